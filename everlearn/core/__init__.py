@@ -1,0 +1,1 @@
+"""Contracts and the fold: what every other room stands on."""

@@ -1,0 +1,47 @@
+"""The contract of everything that learns from the consequences of its own choices.
+
+`act` is pure: its randomness comes from (seed, key), so asking twice gives the same answer and a replayed log gives the same
+policy. `update` is the only way in which an agent's state changes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from everlearn.core.events import Feedback, Metrics, X
+from everlearn.core.spec import describe
+from everlearn.core.state import capture, restore
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen, and with which probability (the number to log: off-policy estimates need it)."""
+
+    action: Any
+    propensity: float | None = None
+
+
+class Agent(ABC):
+    """Chooses, is told what came of it, and learns. `parts` name the attributes that are state."""
+
+    name: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def act(self, observation: X, key: int) -> Decision:
+        """Choose for one observation; `key` is the decision's number. Changes nothing."""
+
+    @abstractmethod
+    def update(self, feedback: Feedback) -> Metrics:
+        """Learn from one consequence; refuse bad input before any state changes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state, as a tree of tensors and JSON scalars."""
+        return capture(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave."""
+        restore(self, state)
+
+    def __repr__(self) -> str:
+        return describe(self)

@@ -1,0 +1,90 @@
+"""Every error that Everlearn raises on purpose, in one tree.
+
+    EverlearnError                what is wrong, what was received, what is allowed, the nearest fix     exit code
+    ├── SpecError                 a call string that cannot be read, or a name that nothing bears                2
+    ├── ArgumentError             an argument out of its range                                                   2
+    ├── InputError                x or y that cannot be learned from (shape, dtype, NaN, label)                  3
+    ├── DataError                 a data set or table that is missing, unreadable or unusable                    3
+    ├── StateError                a snapshot or run folder that is corrupt, or belongs to something else         4
+    ├── BudgetError               a limit that cannot be kept                                                    5
+    ├── ContractError             a learner or agent that breaks the contract                                    6
+    └── MissingExtraError         a library that an optional part needs                                          7
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class EverlearnError(Exception):
+    """The root of the tree; its message is one sentence that a user can act on."""
+
+    exit_code = 1
+
+
+class SpecError(EverlearnError):
+    exit_code = 2
+
+
+class ArgumentError(EverlearnError):
+    exit_code = 2
+
+
+class InputError(EverlearnError):
+    exit_code = 3
+
+
+class DataError(EverlearnError):
+    exit_code = 3
+
+
+class StateError(EverlearnError):
+    exit_code = 4
+
+
+class BudgetError(EverlearnError):
+    exit_code = 5
+
+
+class ContractError(EverlearnError):
+    exit_code = 6
+
+
+class MissingExtraError(EverlearnError):
+    exit_code = 7
+
+
+def closest(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown name: ``unknown learner 'repaly'; did you mean 'replay'? known: ...``."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {kind} {name!r}; {hint}known: {', '.join(names) or 'none'}."
+
+
+def optional(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a library that belongs to an extra, or say in one sentence how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise MissingExtraError(
+            f"{purpose} needs the library {error.name!r}, which is not installed. "
+            f"Install it with: pip install 'everlearn[{extra}]'"
+        ) from error
+
+
+def check_range(owner: str, argument: str, value: float, low: float, high: float = float("inf"), fix: str = "") -> None:
+    """Refuse a number outside ``low..high`` (NaN included), or something that is not a number at all."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if not good:
+        allowed = f">= {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise ArgumentError(f"{owner}: {argument} must be a number {allowed}, got {value!r}.{' ' + fix if fix else ''}")
+
+
+def check_count(owner: str, argument: str, value: int, low: int = 1, fix: str = "") -> None:
+    """Refuse what is not a whole number >= ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ArgumentError(f"{owner}: {argument} must be an int >= {low}, got {value!r}.{' ' + fix if fix else ''}")

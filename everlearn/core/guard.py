@@ -1,0 +1,104 @@
+"""Input is checked once, where it enters a learner, before any state changes.
+
+One pass over x proves it finite: a sum is finite only if every term is (an overflowing sum is looked at again, term by
+term). The shape and dtype of the first batch are the rule for all that follow.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from everlearn.core.errors import InputError
+from everlearn.core.events import Batch, X
+
+
+class Guard:
+    """Refuses wrong shapes, dtypes, NaN, infinities and labels out of range, in one sentence each.
+
+    owner: the learner's name in messages; classes: the number of classes y may name, or None where it is not known;
+    finite=False lets NaN through as "missing" (estimators that handle it say so).
+    """
+
+    parts = ("shapes", "dtypes")
+
+    def __init__(self, owner: str, classes: int | None = None, finite: bool = True):
+        self.owner = owner
+        self.classes = classes
+        self.finite = finite
+        self.shapes: list[list[int]] = []
+        self.dtypes: list[str] = []
+
+    def batch(self, batch: Batch) -> None:
+        """Refuse a batch that cannot be learned from; remember the shape of the first good one."""
+        if not isinstance(batch, Batch):
+            raise InputError(f"{self.owner}: update takes a Batch(x, y), got {type(batch).__name__}.")
+        self.inputs(batch.x)
+        if batch.y is not None:
+            self._labels(batch.y, len(batch))
+        if not self.shapes:
+            self.shapes, self.dtypes = _layout(batch.x)
+
+    def inputs(self, x: X) -> None:
+        """Refuse an x whose rows differ from those learned from, or that is not finite."""
+        if isinstance(x, Tensor):
+            if self.shapes and (len(self.shapes) > 1 or list(x.shape[1:]) != self.shapes[0] or str(x.dtype) != self.dtypes[0]):
+                self._differs(x)
+            self._tensor(x, "x")
+            return
+        if not isinstance(x, dict) or not x or not all(isinstance(value, Tensor) for value in x.values()):
+            raise InputError(f"{self.owner}: x must be a tensor or a dict of tensors, got {type(x).__name__}.")
+        if len({len(value) for value in x.values()}) != 1:
+            lengths = {key: len(value) for key, value in x.items()}
+            raise InputError(f"{self.owner}: every tensor in x needs the same number of rows, got {lengths}.")
+        if self.shapes and _layout(x) != (self.shapes, self.dtypes):
+            self._differs(x)
+        for key, value in x.items():
+            self._tensor(value, f"x[{key!r}]")
+
+    def _differs(self, x: X) -> None:
+        shapes, dtypes = _layout(x)
+        raise InputError(
+            f"{self.owner}: rows of x have shape {_plain(shapes)} and dtype {_plain(dtypes)}; "
+            f"this learner learned from shape {_plain(self.shapes)} and dtype {_plain(self.dtypes)}."
+        )
+
+    def _tensor(self, x: Tensor, name: str) -> None:
+        if x.ndim == 0 or len(x) == 0:
+            raise InputError(f"{self.owner}: {name} must hold at least one row, got shape {tuple(x.shape)}.")
+        if self.finite and x.dtype.is_floating_point and not math.isfinite(x.sum()):
+            wrong = (~torch.isfinite(x)).nonzero()
+            if len(wrong):
+                place = tuple(wrong[0].tolist())
+                raise InputError(
+                    f"{self.owner}: {name} holds {x[place].item()} at {place} ({len(wrong)} such values in all); "
+                    "fill or drop missing values first."
+                )
+
+    def _labels(self, y: Tensor, count: int) -> None:
+        if not isinstance(y, Tensor) or y.dtype != torch.int64:
+            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"{self.owner}: y must be an int64 tensor of class numbers, got {kind}.")
+        if y.shape != (count,):
+            raise InputError(f"{self.owner}: y must have shape ({count},) for {count} rows of x, got {tuple(y.shape)}.")
+        low, high = (int(value) for value in torch.aminmax(y))
+        if low < 0 or (self.classes is not None and high >= self.classes):
+            allowed = f"0..{self.classes - 1}" if self.classes is not None else ">= 0"
+            wrong = low if low < 0 else high
+            raise InputError(f"{self.owner}: label {wrong} is out of range; allowed: {allowed}.")
+
+
+def count_outputs(model: nn.Module) -> int | None:
+    """The number of classes a model tells apart, read off its last linear layer; None where it has none."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else None
+
+
+def _layout(x: X) -> tuple[list[list[int]], list[str]]:
+    tensors = [x] if isinstance(x, Tensor) else [x[key] for key in sorted(x)]
+    return [list(tensor.shape[1:]) for tensor in tensors], [str(tensor.dtype) for tensor in tensors]
+
+
+def _plain(items: list) -> str:
+    texts = [str(tuple(item)) if isinstance(item, list) else item for item in items]
+    return texts[0] if len(texts) == 1 else str(texts)

@@ -1,0 +1,279 @@
+"""The fold: `run(learner, stream)` takes a learner through a log of events, under a budget, watched by monitors.
+
+    state = fold(step, initial(arguments, seed), events)
+
+Everything that the fold depends on is in `Fold.parts`, so a run that is killed and started again gives the same bits as one
+that was not. `Fold.step` is the only way in which an event reaches a learner; a server uses the same.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from everlearn.core.budget import Budget, Meter, activation_bytes, refuse_activations
+from everlearn.core.errors import InputError, StateError
+from everlearn.core.events import Batch, Boundary, Event, Metrics, map_x, rows, size, to_device
+from everlearn.core.learner import Adapter, Learner
+from everlearn.core.monitor import Monitor, Step
+from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, write_atomic
+from everlearn.core.stream import Stream
+
+CURVE_POINTS = 200  # how many times along the stream the monitors are asked for the curve
+JUDGE_ROWS = 1024  # rows predicted at once on held-out sets
+RESULT, CONFIG, METRICS, SNAPSHOTS = "result.json", "config.yaml", "metrics.jsonl", "snapshots"
+
+
+@dataclass
+class Result:
+    """What a run gave: figures by monitor, the curve, what the budget counted, and the learner as it ended."""
+
+    figures: dict[str, Any]
+    curve: list[dict[str, Any]]
+    used: dict[str, Any]
+    events: int
+    sha256: str
+    learner: Learner = field(repr=False)
+    folder: Path | None = None
+
+
+class Fold:
+    """A learner on its way through a stream. All state is in `parts`."""
+
+    parts = ("learner", "monitors", "meter", "position", "judged", "curve", "activations")
+
+    def __init__(self, learner: Learner, stream: Stream, budget: Budget, monitors: Sequence[Monitor], device: str = "cpu"):
+        self.learner = learner
+        self.stream = stream
+        self.monitors = list(monitors)
+        self.meter = Meter(budget)
+        self.device = device
+        self.position = 0  # events folded
+        self.judged = 0  # checkpoints passed
+        self.curve: list[dict[str, Any]] = []
+        self.activations = 0  # bytes that the first update kept for its backward passes
+        self._free = budget == Budget()
+
+    def step(self, event: Event) -> None:
+        """Fold one event: predict if a monitor asks, learn if the budget allows, then let the monitors look."""
+        learner, meter = self.learner, self.meter
+        if self.device != "cpu":
+            event = to_device(event, self.device)
+        prediction, metrics, started, predicted, ended = None, None, 0.0, 0.0, 0.0
+        if isinstance(event, Boundary):
+            if not meter.closed:
+                started = predicted = time.perf_counter()
+                learner.boundary(event)
+                ended = time.perf_counter()
+        else:
+            wanted = any([monitor.wants_prediction(event) for monitor in self.monitors])
+            admitted = meter.admit(event)
+            started = time.perf_counter()
+            if event.y is None and isinstance(learner, Adapter) and admitted is not None:
+                prediction = learner.adapt(event.x)
+                predicted, admitted = time.perf_counter(), None
+            else:
+                if wanted:
+                    prediction = learner.predict(event.x)
+                predicted = time.perf_counter()
+            if admitted is not None:
+                metrics = self._update(admitted)
+            ended = time.perf_counter()
+        meter.seconds += ended - started
+        if self.monitors:
+            seen = Step(self.position, event, prediction, metrics, predicted - started, ended - predicted)
+            for monitor in self.monitors:
+                monitor.observe(seen, learner)
+        self.position += 1
+
+    def _update(self, batch: Batch) -> Metrics:
+        if self.activations or self._free or batch.y is None:
+            return self.learner.update(batch)
+        metrics, self.activations = activation_bytes(lambda: self.learner.update(batch))
+        refuse_activations(self.learner, self.activations, self.meter.budget)
+        return metrics
+
+    def judge(self) -> None:
+        """Let the monitors judge the learner on every held-out set."""
+        for index in range(len(self.stream.held_out)):
+            held_out = self.stream.held_out[index]
+            chunks = []
+            for start in range(0, size(held_out.x), JUDGE_ROWS):
+                part = rows(held_out.x, slice(start, start + JUDGE_ROWS))
+                if self.device != "cpu":
+                    part = map_x(lambda value: value.to(self.device), part)
+                chunks.append(self.learner.predict(part).cpu())
+            scores = torch.cat(chunks)
+            for monitor in self.monitors:
+                monitor.judge(self.judged, index, held_out, scores)
+        self.judged += 1
+
+    def record(self) -> dict[str, Any]:
+        """Add a point to the curve."""
+        point: dict[str, Any] = {"event": self.position}
+        for monitor in self.monitors:
+            figures = monitor.record(self.learner)
+            if figures:
+                point[monitor.name] = figures
+        self.curve.append(point)
+        return point
+
+
+def run(
+    learner: Learner,
+    stream: Stream,
+    *,
+    budget: Budget | None = None,
+    monitors: Sequence[Monitor] = (),
+    folder: str | Path | None = None,
+    resume: bool = True,
+    snapshot_every: int | None = None,
+    device: str = "cpu",
+    config: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Fold a learner over a stream.
+
+    With a folder, the run leaves config.yaml, metrics.jsonl, snapshots/ and result.json there; killed at any moment and
+    called again, it continues from the newest snapshot and ends in the same bits (CPU, one thread count). resume=False
+    starts the folder anew. snapshot_every: events between snapshots (a tenth of the stream by default, at most 1,000).
+    progress: called with (events done, events in all).
+
+    Raises InputError (empty stream, a learner that needs boundaries on a stream without), StateError (a folder of another
+    configuration, corrupt snapshots), BudgetError, and what the learner raises.
+    """
+    total = len(stream)
+    if total == 0:
+        raise InputError(f"the stream {stream.name} is empty: there is nothing to learn from.")
+    if learner.needs_boundaries and not stream.boundaries:
+        raise InputError(
+            f"{learner.name} needs announced boundaries, and {stream.name} has none. "
+            "Use a scenario with boundaries (split, domain), or a learner without that need (replay, derpp)."
+        )
+    budget = budget or Budget()
+    budget.limit(learner)
+    fold = Fold(learner, stream, budget, monitors, device)
+    for monitor in fold.monitors:
+        monitor.start(learner, stream)
+    place = Path(folder) if folder is not None else None
+    if place is not None:
+        settings = {**(config or {}), "learner": repr(learner), "stream": stream.name, "budget": repr(budget)}
+        settings |= {"monitors": [monitor.name for monitor in fold.monitors], "initial_state": digest(capture(fold.learner))}
+        _open_folder(place, settings, resume)
+        found = newest_snapshot(place / SNAPSHOTS)
+        if found is not None:
+            restore(fold, found[1])
+        _rewrite(place / METRICS, fold.curve)
+    every = snapshot_every or max(1, min(1000, total // 10))
+    stride = max(1, total // CURVE_POINTS)
+    checkpoints = set(stream.checkpoints)
+    for position in range(fold.position, total):
+        fold.step(stream[position])
+        done = position + 1
+        due = done in checkpoints
+        if due:
+            fold.judge()
+        if fold.monitors and (due or done % stride == 0 or done == total):
+            point = fold.record()
+            if place is not None:
+                _append(place / METRICS, point)
+        if place is not None and (done % every == 0 or done == total):
+            save_snapshot(place / SNAPSHOTS, done, capture(fold))
+        if progress is not None and (done % stride == 0 or done == total):
+            progress(done, total)
+    result = Result(
+        figures={monitor.name: monitor.figures() for monitor in fold.monitors},
+        curve=fold.curve,
+        used=fold.meter.used() | {"activation_bytes": fold.activations},
+        events=total,
+        sha256=digest(learner.state_dict()),
+        learner=learner,
+        folder=place,
+    )
+    if place is not None:
+        write_atomic(place / RESULT, json.dumps(result_record(result, device), indent=1).encode())
+    return result
+
+
+def result_record(result: Result, device: str) -> dict[str, Any]:
+    """What result.json holds."""
+    return {
+        "figures": result.figures,
+        "used": result.used,
+        "events": result.events,
+        "sha256": result.sha256,
+        "environment": environment(device),
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the project in the working folder, None outside a repository."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions, commit, device and threads: what a figure depends on beside its configuration."""
+    return {
+        "everlearn": version("everlearn"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "processors": os.cpu_count(),
+    }
+
+
+def _open_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Make a run folder, or check that the one that stands belongs to the same configuration."""
+    path = folder / CONFIG
+    if not resume and path.exists():
+        shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
+        for name in (CONFIG, METRICS, RESULT):
+            (folder / name).unlink(missing_ok=True)
+    if path.exists():
+        try:
+            standing = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise StateError(f"{path} cannot be read: {error}") from error
+        wanted = json.loads(json.dumps(settings))
+        if standing != wanted:
+            keys = sorted(key for key in {*standing, *wanted} if standing.get(key) != wanted.get(key))
+            differ = "; ".join(f"{key}: {standing.get(key)!r} there, {wanted.get(key)!r} now" for key in keys)
+            raise StateError(
+                f"{folder} holds a run of another configuration ({differ}). Choose another folder, or start it anew with --no-resume."
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"cannot make the run folder {folder}: {error.strerror}.") from error
+    write_atomic(path, yaml.safe_dump(json.loads(json.dumps(settings)), sort_keys=False).encode())
+
+
+def _rewrite(path: Path, curve: list[dict[str, Any]]) -> None:
+    write_atomic(path, "".join(json.dumps(point) + "\n" for point in curve).encode())
+
+
+def _append(path: Path, point: dict[str, Any]) -> None:
+    try:
+        with open(path, "a") as file:
+            file.write(json.dumps(point) + "\n")
+    except OSError as error:
+        raise StateError(f"cannot write {path}: {error.strerror}. The snapshots so far stand; free space and run again.") from error

@@ -1,0 +1,74 @@
+"""A stream yields events and owns the held-out sets on which learners are judged.
+
+It is indexable: `stream[i]` never walks 0..i-1, which is what makes resume and very long streams cheap. It is a pure function
+of its data set and its seed. `checkpoints` are the numbers of events after which learners are judged on every held-out set.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from everlearn.core.events import Event, X
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What one row looks like: the shape and dtype of x, and the user's own names of classes and columns.
+
+    `shape` leaves the batch out. `classes[y]` is the user's label of class y. Images are uint8, channels first, 0..255.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    classes: tuple[str, ...]
+    features: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows that are never learned from: x (rows, ...), y (rows,) int64; `task` where the learner may know it."""
+
+    name: str
+    x: X
+    y: Tensor
+    task: int | None = None
+
+
+class Stream(ABC):
+    """Events by number. A stream sets the attributes below and writes `__len__` and `__getitem__`.
+
+    name: the call string it was made from; schema: what a row is; held_out: the sets for judging (lazy sequences are fine);
+    checkpoints: rising event counts in 1..len; boundaries: whether changes are announced by `Boundary` events;
+    deployed: the number of events after which the model counts as deployed (what comes before is its first training);
+    headline: what a learner is judged by, "held_out" (average accuracy over the held-out sets at the end) or "prequential"
+    (accuracy of predictions made before their answers were learned from, after deployment);
+    changes: event numbers at which the world is known to change, for charts and for judging drift alarms, never told learners.
+    """
+
+    name: str
+    schema: Schema
+    held_out: Sequence[HeldOut] = ()
+    checkpoints: tuple[int, ...] = ()
+    boundaries: bool = False
+    deployed: int = 0
+    headline: str = "held_out"
+    changes: tuple[int, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Event: ...
+
+    def __iter__(self) -> Iterator[Event]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return self.name

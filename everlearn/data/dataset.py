@@ -1,0 +1,64 @@
+"""A data set in memory: rows, the user's own labels, and (where there is one) the official test part."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from everlearn.core.errors import DataError
+from everlearn.core.stream import Schema
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows to learn from.
+
+    x: (rows, ...) tensor; images are uint8, channels first; y: (rows,) int64; classes[y] is the user's label;
+    features: column names; time: (rows,) float64, rising, where rows have an order; test_x, test_y: the official test part;
+    coarse: coarse[y] is the superclass of a class, with coarse_classes their names, where the set has them.
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    features: tuple[str, ...] = ()
+    time: Tensor | None = None
+    test_x: Tensor | None = None
+    test_y: Tensor | None = None
+    coarse: tuple[int, ...] = field(default=(), repr=False)
+    coarse_classes: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.x) == 0:
+            raise DataError(f"{self.name}: the data set is empty.")
+        if len(self.x) != len(self.y):
+            raise DataError(f"{self.name}: x has {len(self.x)} rows and y has {len(self.y)}.")
+        if self.x.dtype.is_floating_point and not torch.isfinite(self.x).all():
+            raise DataError(f"{self.name}: x holds NaN or infinite values; fill or drop missing values first.")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def schema(self) -> Schema:
+        return Schema(tuple(self.x.shape[1:]), self.x.dtype, self.classes, self.features)
+
+    def split(self, fraction: float, seed: int) -> tuple["Data", "Data"]:
+        """(training rows, test rows): the official split where there is one, else a seeded one, equal for every class."""
+        if self.test_x is not None and self.test_y is not None:
+            plain = replace(self, test_x=None, test_y=None)
+            return plain, replace(plain, x=self.test_x, y=self.test_y, time=None)
+        random = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=random)
+        order = order[torch.sort(self.y[order], stable=True).indices]
+        sorted_y = self.y[order]
+        counts = torch.bincount(sorted_y, minlength=len(self.classes))
+        rank = torch.arange(len(self)) - (torch.cumsum(counts, 0) - counts)[sorted_y]
+        test = rank < torch.round(counts[sorted_y] * fraction)
+        return self.take(order[~test].sort().values), self.take(order[test].sort().values)
+
+    def take(self, index: Tensor) -> "Data":
+        """The rows that an index names, without the test part."""
+        time = None if self.time is None else self.time[index]
+        return replace(self, x=self.x[index], y=self.y[index], time=time, test_x=None, test_y=None)

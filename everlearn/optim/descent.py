@@ -1,0 +1,56 @@
+"""One gradient step, the same for every learner that takes gradient steps.
+
+Model, optimiser and step counter are state. Where the model draws random numbers while it trains (dropout), they come from
+(seed, step number), so a resumed run draws the same.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from everlearn.core.events import X
+from everlearn.core.random import isolated
+from everlearn.optim.optimizers import Optimizer
+
+STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
+
+
+class Descent:
+    """Steps a model down a loss. `descent(lambda: loss)` makes one step and returns the loss, detached."""
+
+    parts = ("model", "optimizer", "steps")
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, seed: int = 0):
+        self.model = model
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = optimizer.make(self.parameters)
+        self.seed = seed
+        self.steps = 0
+        self._stochastic = any(isinstance(module, STOCHASTIC) for module in model.modules())
+
+    def __call__(self, loss: Callable[[], Tensor]) -> Tensor:
+        """One step: the loss is evaluated in training mode, differentiated, and followed downhill."""
+        if not self.model.training:
+            self.model.train()
+        with isolated(self.seed, "descent", self.steps) if self._stochastic else nullcontext():
+            value = loss()
+            for parameter in self.parameters:
+                parameter.grad = None
+            value.backward()
+        self.optimizer.step()
+        self.steps += 1
+        return value.detach()
+
+    def predict(self, x: X) -> Tensor:
+        """The model's answer in evaluation mode, without gradients. Changes nothing."""
+        return evaluate(self.model, x)
+
+
+def evaluate(model: nn.Module, x: X) -> Tensor:
+    """model(x) in evaluation mode, without gradients."""
+    if model.training:
+        model.eval()
+    with torch.no_grad():
+        return model(x)

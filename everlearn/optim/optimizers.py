@@ -1,0 +1,61 @@
+"""Optimisers as values: `sgd(lr=0.1)` names one in a call string and makes it once the parameters are known."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from everlearn.core.errors import check_range
+from everlearn.core.spec import describe
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum; fused into one kernel per step.
+
+    Reference: Sutskever et al. (2013), On the importance of initialization and momentum in deep learning.
+    """
+
+    lr: float = 0.05
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    name: ClassVar[str] = "sgd"
+
+    def __post_init__(self) -> None:
+        check_range("sgd", "lr", self.lr, 0.0)
+        check_range("sgd", "momentum", self.momentum, 0.0, 1.0)
+        check_range("sgd", "weight_decay", self.weight_decay, 0.0)
+
+    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The torch optimiser over these parameters."""
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
+        )
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with decoupled weight decay. Reference: Loshchilov & Hutter (2019), arXiv 1711.05101."""
+
+    lr: float = 0.001
+    weight_decay: float = 0.0
+    name: ClassVar[str] = "adam"
+
+    def __post_init__(self) -> None:
+        check_range("adam", "lr", self.lr, 0.0)
+        check_range("adam", "weight_decay", self.weight_decay, 0.0)
+
+    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The torch optimiser over these parameters."""
+        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+
+Optimizer = SGD | Adam
