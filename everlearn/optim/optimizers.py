@@ -59,3 +59,4 @@ class Adam:
 
 
 Optimizer = SGD | Adam
+OPTIMIZERS = {"sgd": SGD, "adam": Adam}

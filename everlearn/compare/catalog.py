@@ -1,0 +1,256 @@
+"""What every name in a call string stands for.
+
+No registry and no import side effects: the modules of the family rooms are looked through for final classes, and the rooms'
+own tables name data sets, scenarios, networks, optimisers, memory rules, refit policies and drift detectors. Learners from
+elsewhere come as `package.module:Class` or by an entry point of the group `everlearn.learners`.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from everlearn.core.agent import Agent
+from everlearn.core.errors import InputError, SpecError, closest
+from everlearn.core.events import Batch, map_x, rows
+from everlearn.core.learner import Learner
+from everlearn.core.random import isolated
+from everlearn.core.spec import Call, build, invoke, lookup, parse
+from everlearn.core.stream import Stream
+
+GROUP = "everlearn.learners"
+TABLES = ("csv", "csv.gz", "tsv", "parquet")
+
+
+@cache
+def learners() -> dict[str, type[Learner]]:
+    """Every final learner by its call name: the house's own, then those of installed entry points."""
+    found = _final("everlearn.learners", Learner)
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, point.load())
+    return found
+
+
+@cache
+def agents() -> dict[str, type[Agent]]:
+    """Every final agent by its call name."""
+    return _final("everlearn.agents", Agent)
+
+
+def _final(package: str, base: type) -> dict[str, Any]:
+    found = {}
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        for value in vars(importlib.import_module(f"{package}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, base) and not inspect.isabstract(value):
+                found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+@cache
+def values() -> dict[str, Any]:
+    """Optimisers, memory rules, refit policies and detectors: the values that learners take."""
+    from everlearn.data.memory import RULES
+    from everlearn.measure.drift import DETECTORS
+    from everlearn.optim.optimizers import OPTIMIZERS
+    from everlearn.optim.refit import REFIT
+
+    return {**OPTIMIZERS, **RULES, **REFIT, **DETECTORS}
+
+
+@cache
+def networks() -> dict[str, Any]:
+    """Functions from a schema to a network."""
+    from everlearn.nn.networks import NETWORKS
+
+    return dict(NETWORKS)
+
+
+@cache
+def scenarios() -> dict[str, Any]:
+    """Functions from a data set (or a stream) to a stream."""
+    from everlearn.data.scenarios import SCENARIOS
+
+    return dict(SCENARIOS)
+
+
+@cache
+def sources() -> dict[str, Any]:
+    """Functions that give a data set; other names are looked for by `load`."""
+    from everlearn.data.load import SOURCES
+
+    return dict(SOURCES)
+
+
+def stream_text(text: str, *, target: str | None = None, time: str | None = None) -> str:
+    """The full call string behind a short one.
+
+    `my.csv` with a target becomes prequential(table(...)); a data set's bare name becomes split(NAME, experiences=5).
+    """
+    if any(text.lower().endswith("." + ending) for ending in TABLES):
+        if target is None:
+            raise SpecError(f"{text}: name the column to predict with --target COLUMN.")
+        if not Path(text).exists():
+            raise SpecError(f"{text}: there is no such file.")
+        moment = f", time={time!r}" if time is not None else ""
+        return f"prequential(table({text!r}, target={target!r}{moment}))"
+    call = parse(text)
+    if call.name in scenarios() or ":" in call.name:
+        return str(call)
+    timed = call.name == "table"
+    return f"prequential({call})" if timed else f"split({call}, experiences=5)"
+
+
+def build_stream(text: str, seed: int) -> Stream:
+    """The stream of a call string. The seed reaches every scenario that was not given one of its own."""
+    from everlearn.data.load import load
+
+    stream = _seeded(parse(text), {**scenarios(), **sources()}, load, seed)
+    if not isinstance(stream, Stream):
+        raise SpecError(f"{text} gives {type(stream).__name__}, not a stream; wrap a data set in a scenario such as split({text}).")
+    return stream
+
+
+def _seeded(call: Call, names: Mapping[str, Any], unknown: Any, seed: int) -> Any:
+    """Build a scenario, handing the seed down."""
+    if not isinstance(call, Call):
+        return call
+    target = lookup(call.name, names, "scenario or data set", unknown)
+    if not callable(target):
+        return target
+    args = [_seeded(item, names, unknown, seed) for item in call.args]
+    kwargs = {key: _seeded(item, names, unknown, seed) for key, item in call.kwargs}
+    if "seed" in _parameters(target) and "seed" not in kwargs and call.name not in sources():
+        kwargs["seed"] = seed
+    return invoke(call.name, target, args, kwargs)
+
+
+def build_model(text: str, stream: Stream, seed: int) -> nn.Module:
+    """A network for the rows of a stream: one of the house's (`mlp(hidden=(64,))`) or the user's (`mymodule:build`).
+
+    The user's callable may take the schema as its one required argument, or none; it may also be a ready nn.Module. For image
+    streams (uint8) the user's module gets the pixels scaled to -0.5..0.5.
+    """
+    call = parse(text)
+    own = call.name not in networks()
+    target = lookup(call.name, networks(), "network")
+    if isinstance(target, nn.Module):
+        raise SpecError(f"{text} is a module that stands already trained or not; name a function that builds it, so that each seed starts anew.")
+    with isolated(seed, "network"):
+        args = [build(item, networks(), "network") for item in call.args]
+        kwargs = {key: build(item, networks(), "network") for key, item in call.kwargs}
+        if not own or _needs_schema(target, args, kwargs):
+            args = [stream.schema, *args]
+        model = invoke(call.name, target, args, kwargs)
+    if not isinstance(model, nn.Module):
+        raise SpecError(f"{text} gives {type(model).__name__}, not a torch.nn.Module.")
+    if own and stream.schema.dtype == torch.uint8:
+        from everlearn.nn.networks import Scale
+
+        model = nn.Sequential(Scale(), model)
+    _try(model, text, stream)
+    return model
+
+
+def _needs_schema(target: Any, args: list, kwargs: dict) -> bool:
+    required = [
+        key
+        for key, item in _parameters(target).items()
+        if item.default is item.empty and item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
+    ]
+    return len(required) == len(args) + sum(key in required for key in kwargs) + 1
+
+
+def _try(model: nn.Module, text: str, stream: Stream) -> None:
+    """One forward pass on two rows, so that a network that does not fit is refused before anything runs."""
+    from everlearn.optim.descent import evaluate
+
+    batch = next(event for event in stream if isinstance(event, Batch))
+    x = rows(batch.x, slice(0, 2))
+    shape = map_x(lambda value: tuple(value.shape), x)
+    try:
+        scores = evaluate(model, x)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"the network {text} cannot take rows of {stream.name}, x of shape {shape}: {error}") from error
+    wanted = (len(x), stream.schema.outputs)
+    if tuple(getattr(scores, "shape", ())) != wanted:
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise InputError(f"the network {text} gives {found} for x of shape {shape}; this stream needs {wanted} (rows, classes).")
+
+
+def build_learner(text: str, stream: Stream, model: str, seed: int) -> Learner:
+    """The learner of a call string, ready for a stream: its network is built, the seed and what it must know are handed in."""
+    learner = _learner(parse(text), stream, model, seed)
+    if not isinstance(learner, Learner):
+        raise SpecError(f"{text} gives {type(learner).__name__}, not a learner.")
+    return learner
+
+
+def _learner(call: Any, stream: Stream, model: str, seed: int) -> Any:
+    """Build a learner call; learners inside (for those that wrap one) are built the same way."""
+    if not isinstance(call, Call):
+        return call
+    if call.name not in learners() and ":" not in call.name:
+        return build(call, {**values(), **networks()}, "learner", lambda name: _refuse(name))
+    target = lookup(call.name, learners(), "learner")
+    if not (isinstance(target, type) and issubclass(target, Learner)):
+        return build(call, {**values(), **networks()}, "learner")
+    parameters = _parameters(target)
+    kwargs = {key: _learner(item, stream, model, seed) for key, item in call.kwargs}
+    if getattr(target, "takes", "network") == "estimator":
+        args = [_estimator(target, item) for item in call.args] or [None]
+    elif "model" in parameters and not any(_is_learner(item) for item in call.args):
+        args = [_network(item, stream, seed) for item in call.args] or [build_model(model, stream, seed)]
+    else:
+        args = [_learner(item, stream, model, seed) for item in call.args]
+    known = {"seed": seed, "classes": stream.schema.outputs, "updates": _deployed_batches, "features": None}
+    for key, value in known.items():
+        if key in parameters and key not in kwargs and value is not None and parameters[key].default in (None, 0):
+            kwargs[key] = value(stream) if callable(value) else value
+    return invoke(call.name, target, args, kwargs)
+
+
+def _refuse(name: str) -> Any:
+    raise SpecError(closest("learner", name, learners()))
+
+
+def _is_learner(item: Any) -> bool:
+    return isinstance(item, Call) and item.name in learners()
+
+
+def _network(item: Any, stream: Stream, seed: int) -> Any:
+    return build_model(str(item), stream, seed) if isinstance(item, Call) else item
+
+
+def _estimator(target: type, item: Any) -> Any:
+    """The estimator inside sklearn(...) or river(...), found by name in that library."""
+    names = importlib.import_module(target.__module__).estimator_named
+    return build(item, {}, "estimator", names)
+
+
+def _deployed_batches(stream: Stream) -> int | None:
+    """The number of labelled batches before deployment; None where changes are announced (the first boundary tells then)."""
+    if stream.deployed == 0:
+        return None
+    events = (stream[index] for index in range(stream.deployed))
+    return sum(isinstance(event, Batch) and event.y is not None for event in events)
+
+
+def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:
+        return {}
+
+
+def normal(text: str) -> str:
+    """A call string as it is printed everywhere: `replay( capacity = 5 )` becomes `replay(capacity=5)`."""
+    call = parse(text)
+    return str(replace(call, called=False) if not call.args and not call.kwargs else call)
