@@ -114,7 +114,9 @@ def build_stream(text: str, seed: int) -> Stream:
 
     stream = _seeded(parse(text), {**scenarios(), **sources()}, load, seed)
     if not isinstance(stream, Stream):
-        raise SpecError(f"{text} gives {type(stream).__name__}, not a stream; wrap a data set in a scenario such as split({text}).")
+        raise SpecError(
+            f"{text} gives {type(stream).__name__}, not a stream; wrap a data set in a scenario such as split({text})."
+        )
     return stream
 
 
@@ -142,7 +144,9 @@ def build_model(text: str, stream: Stream, seed: int) -> nn.Module:
     own = call.name not in networks()
     target = lookup(call.name, networks(), "network")
     if isinstance(target, nn.Module):
-        raise SpecError(f"{text} is a module that stands already trained or not; name a function that builds it, so that each seed starts anew.")
+        raise SpecError(
+            f"{text} is a module that stands already trained or not; name a function that builds it, so that each seed starts anew."
+        )
     with isolated(seed, "network"):
         args = [build(item, networks(), "network") for item in call.args]
         kwargs = {key: build(item, networks(), "network") for key, item in call.kwargs}
@@ -182,7 +186,9 @@ def _try(model: nn.Module, text: str, stream: Stream) -> None:
     wanted = (len(x), stream.schema.outputs)
     if tuple(getattr(scores, "shape", ())) != wanted:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise InputError(f"the network {text} gives {found} for x of shape {shape}; this stream needs {wanted} (rows, classes).")
+        raise InputError(
+            f"the network {text} gives {found} for x of shape {shape}; this stream needs {wanted} (rows, classes)."
+        )
 
 
 def build_learner(text: str, stream: Stream, model: str, seed: int) -> Learner:

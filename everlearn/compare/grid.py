@@ -1,0 +1,257 @@
+"""`compare`: learners x seeds over one stream under one budget, and what came of it in one record and one report."""
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from everlearn.compare.catalog import build_stream, normal, stream_text
+from everlearn.compare.catalog import learners as known_learners
+from everlearn.compare.engines import engine_named
+from everlearn.compare.job import Job, LearnerSource, StreamSource
+from everlearn.compare.summary import HEADLINES, pairs, summarise
+from everlearn.core.budget import Budget
+from everlearn.core.errors import ArgumentError, StateError, check_count
+from everlearn.core.run import environment
+from everlearn.core.state import write_atomic
+from everlearn.core.stream import Stream
+
+BASELINES = ("frozen", "fine_tune", "retrain")
+CONFIG, RESULT, REPORT, LOCK = "comparison.yaml", "result.json", "report.html", ".lock"
+
+Watch = Callable[[float, int, int], None]
+
+
+@dataclass
+class Comparison:
+    """What a comparison found. `record` is everything (the content of result.json); `folder` is where it lies, if anywhere."""
+
+    record: dict[str, Any] = field(repr=False)
+    folder: Path | None = None
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """code ('adapt', 'do_not_adapt', 'too_close'), the learner recommended, the runner-up."""
+        return self.record["verdict"]
+
+    def score(self, label: str) -> dict[str, Any]:
+        """mean, low, high and values of the headline measure for one learner."""
+        for learner in self.record["learners"]:
+            if learner["label"] == label:
+                return learner["summary"]["score"]
+        labels = [learner["label"] for learner in self.record["learners"]]
+        raise ArgumentError(f"no learner {label!r} in this comparison; there are: {', '.join(labels)}.")
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report to a file of its own."""
+        from everlearn.measure.report import write_report
+
+        write_report(self.record, Path(path))
+        return Path(path)
+
+
+def compare(
+    learners: Sequence[str] | Mapping[str, LearnerSource] | str,
+    stream: StreamSource,
+    *,
+    model: str = "auto",
+    seeds: int | Sequence[int] = 3,
+    budget: Budget | None = None,
+    engine: str = "process",
+    workers: int | None = None,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    baselines: bool = True,
+    device: str = "cpu",
+    command: str | None = None,
+    watch: Watch | None = None,
+) -> Comparison:
+    """Run learners x seeds over one stream and say whether adapting was worth it.
+
+    learners: call strings such as "replay(capacity=500)", or {label: function (schema, seed) -> Learner};
+    stream: a call string such as "split(digits, experiences=5)", or a function seed -> Stream;
+    model: the network that every learner trains ("mlp(hidden=(100,))", "mymodule:build");
+    seeds: how many (0, 1, ...), or which; one seed seeds class order, network, memory and learner;
+    engine: "process", "inline", "ray" or a Ray address; workers: processes at once (all processors by default);
+    folder: where runs, result.json and report.html go; the same call on the same folder goes on where it stopped;
+    baselines: whether frozen, fine_tune and retrain are added where they are not named;
+    watch: called with (share done 0..1, runs done, runs in all).
+
+    Raises SpecError for names that mean nothing, StateError for a folder of another comparison.
+    """
+    names = _named(learners, baselines)
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    check_count("compare", "seeds", len(numbers))
+    budget = budget or Budget()
+    workers = workers or os.cpu_count() or 1
+    check_count("compare", "workers", workers)
+    if isinstance(stream, str):
+        stream = stream_text(stream)
+    sample = build_stream(stream, numbers[0]) if isinstance(stream, str) else stream(numbers[0])
+    config = {
+        "stream": sample.name if not isinstance(stream, str) else stream,
+        "model": normal(model),
+        "learners": list(names),
+        "seeds": numbers,
+        "budget": repr(budget),
+        "device": device,
+    }
+    started = time.monotonic()
+    with _held(folder, config, resume) as place:
+        jobs = _jobs(names, stream, config, budget, place, resume, device)
+        records = _collect(jobs, engine, workers, watch)
+        config |= {"engine": engine, "command": command}
+        record = assemble(records, sample, config, budget, time.monotonic() - started)
+        if place is not None:
+            write_atomic(place / RESULT, json.dumps(record).encode())
+    result = Comparison(record, place)
+    if place is not None:
+        result.report(place / REPORT)
+    return result
+
+
+def load_comparison(folder: str | Path) -> Comparison:
+    """The comparison that lies in a folder."""
+    path = Path(folder) / RESULT
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise StateError(f"{path} does not exist: no finished comparison lies in {folder}.") from error
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path} cannot be read: {error}") from error
+    if record.get("kind") != "comparison":
+        raise StateError(f"{path} is not the result of a comparison.")
+    return Comparison(record, Path(folder))
+
+
+def _named(learners: Any, baselines: bool) -> dict[str, LearnerSource]:
+    """Labels with what they stand for, baselines first, refused before anything runs."""
+    from everlearn.core.spec import split_list
+
+    if isinstance(learners, str):
+        learners = split_list(learners)
+    given = dict(learners) if isinstance(learners, Mapping) else {normal(text): normal(text) for text in learners}
+    held = {label.split("(")[0] for label in given}
+    named: dict[str, LearnerSource] = {name: name for name in BASELINES if baselines and name not in held}
+    named |= given
+    if not named:
+        raise ArgumentError("compare: no learner was named; try learners=['replay(capacity=500)'].")
+    for source in named.values():
+        if isinstance(source, str) and ":" not in source:
+            _known(source)
+    return named
+
+
+def _known(text: str) -> None:
+    from everlearn.core.errors import SpecError, closest
+
+    name = text.split("(")[0]
+    if name not in known_learners():
+        raise SpecError(closest("learner", name, known_learners()))
+
+
+def _jobs(
+    names: Mapping[str, LearnerSource],
+    stream: StreamSource,
+    config: Mapping[str, Any],
+    budget: Budget,
+    place: Path | None,
+    resume: bool,
+    device: str,
+) -> list[Job]:
+    path = tuple(dict.fromkeys(["", os.getcwd(), *sys.path]))
+    folder = None if place is None else str(place.resolve())
+    cells = [(label, source, seed) for seed in config["seeds"] for label, source in names.items()]
+    return [
+        Job(number, label, source, stream, config["model"], seed, budget, folder, resume, device, path)
+        for number, (label, source, seed) in enumerate(cells)
+    ]
+
+
+def _collect(jobs: Sequence[Job], engine: str, workers: int, watch: Watch | None) -> list[dict[str, Any]]:
+    """The records of all jobs, with progress told as they come."""
+    shares = [0.0] * len(jobs)
+    records: list[dict[str, Any]] = []
+
+    def progress(number: int, share: float) -> None:
+        shares[number] = max(shares[number], share)
+        if watch is not None:
+            watch(sum(shares) / len(shares), len(records), len(jobs))
+
+    for record in engine_named(engine)(jobs, workers, progress):
+        records.append(record)
+        number = next(job.number for job in jobs if job.label == record["label"] and job.seed == record["seed"])
+        progress(number, 1.0)
+    return records
+
+
+def assemble(
+    records: Sequence[dict[str, Any]], stream: Stream, config: dict[str, Any], budget: Budget, seconds: float
+) -> dict[str, Any]:
+    """The comparison record of docs/architecture.md from the records of its runs."""
+    from everlearn.measure.report import decide
+
+    headline = HEADLINES[stream.headline]
+    entries = [
+        summarise(label, [record for record in records if record["label"] == label], headline, budget)
+        for label in config["learners"]
+    ]
+    differences = pairs(entries)
+    return {
+        "kind": "comparison",
+        "format": 1,
+        "config": config | {"budget_limits": asdict(budget)},
+        "stream": {
+            "name": config["stream"],
+            "events": len(stream),
+            "deployed": stream.deployed,
+            "changes": list(stream.changes),
+            "checkpoints": list(stream.checkpoints),
+            "held_out": [stream.held_out[index].name for index in range(len(stream.held_out))],
+            "classes": list(stream.schema.classes),
+            "headline": headline,
+            "boundaries": stream.boundaries,
+        },
+        "learners": entries,
+        "pairs": differences,
+        "verdict": decide(entries, differences, headline),
+        "environment": environment(config["device"]),
+        "seconds": seconds,
+    }
+
+
+@contextmanager
+def _held(folder: str | Path | None, config: dict[str, Any], resume: bool) -> Iterator[Path | None]:
+    """The folder of a comparison, held by this process alone; refused where another comparison lies in it."""
+    if folder is None:
+        yield None
+        return
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = open(place / LOCK, "w")  # noqa: SIM115 - held until the comparison ends
+    except OSError as error:
+        raise StateError(f"cannot use the folder {place}: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StateError(f"{place} is in use by another process; wait for it, or choose another --folder.") from error
+        path = place / CONFIG
+        if path.exists() and resume:
+            standing = yaml.safe_load(path.read_text())
+            differ = [key for key in config if standing.get(key) != config[key]]
+            if differ:
+                told = "; ".join(f"{key}: {standing.get(key)!r} there, {config[key]!r} now" for key in differ)
+                raise StateError(f"{place} holds another comparison ({told}). Choose another --folder, or use --no-resume.")
+        else:
+            write_atomic(path, yaml.safe_dump(config, sort_keys=False).encode())
+        yield place
