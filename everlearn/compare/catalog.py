@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from everlearn.core.agent import Agent
+from everlearn.core.budget import Budget
 from everlearn.core.errors import InputError, SpecError, closest
 from everlearn.core.events import Batch, map_x, rows
 from everlearn.core.learner import Learner
@@ -260,3 +261,8 @@ def normal(text: str) -> str:
     """A call string as it is printed everywhere: `replay( capacity = 5 )` becomes `replay(capacity=5)`."""
     call = parse(text)
     return str(replace(call, called=False) if not call.args and not call.kwargs else call)
+
+
+def build_budget(text: str) -> Budget:
+    """The budget of a call string such as budget(replay=500, labels=1000)."""
+    return build(parse(text), {"budget": Budget}, "budget")

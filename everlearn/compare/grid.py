@@ -4,11 +4,11 @@ import fcntl
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import yaml
@@ -65,6 +65,8 @@ def compare(
     model: str = "auto",
     seeds: int | Sequence[int] = 3,
     budget: Budget | None = None,
+    target: str | None = None,
+    time: str | None = None,
     engine: str = "process",
     workers: int | None = None,
     folder: str | Path | None = None,
@@ -79,6 +81,7 @@ def compare(
     learners: call strings such as "replay(capacity=500)", or {label: function (schema, seed) -> Learner};
     stream: a call string such as "split(digits, experiences=5)", or a function seed -> Stream;
     model: the network that every learner trains ("mlp(hidden=(100,))", "mymodule:build");
+    target, time: the columns to predict and to order by, where stream is the path of a CSV or Parquet file;
     seeds: how many (0, 1, ...), or which; one seed seeds class order, network, memory and learner;
     engine: "process", "inline", "ray" or a Ray address; workers: processes at once (all processors by default);
     folder: where runs, result.json and report.html go; the same call on the same folder goes on where it stopped;
@@ -94,7 +97,7 @@ def compare(
     workers = workers or os.cpu_count() or 1
     check_count("compare", "workers", workers)
     if isinstance(stream, str):
-        stream = stream_text(stream)
+        stream = stream_text(stream, target=target, time=time)
     sample = build_stream(stream, numbers[0]) if isinstance(stream, str) else stream(numbers[0])
     config = {
         "stream": sample.name if not isinstance(stream, str) else stream,
@@ -104,12 +107,12 @@ def compare(
         "budget": repr(budget),
         "device": device,
     }
-    started = time.monotonic()
+    started = monotonic()
     with _held(folder, config, resume) as place:
         jobs = _jobs(names, stream, config, budget, place, resume, device)
         records = _collect(jobs, engine, workers, watch)
         config |= {"engine": engine, "command": command}
-        record = assemble(records, sample, config, budget, time.monotonic() - started)
+        record = assemble(records, sample, config, budget, monotonic() - started)
         if place is not None:
             write_atomic(place / RESULT, json.dumps(record).encode())
     result = Comparison(record, place)

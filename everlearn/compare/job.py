@@ -55,7 +55,7 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
             sys.path.insert(0, folder)
     stream = build_stream(job.stream, job.seed) if isinstance(job.stream, str) else job.stream(job.seed)
     fingerprint = fingerprint_of(stream)
-    place = None if job.folder is None else Path(job.folder) / "runs" / slug(job.label) / f"seed-{job.seed}"
+    place = run_folder(job)
     done = None if place is None or not job.resume else _finished(place / "record.json", fingerprint, job)
     if done is not None:
         return done
@@ -94,6 +94,11 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         place.mkdir(parents=True, exist_ok=True)
         write_atomic(place / "record.json", json.dumps(record).encode())
     return record
+
+
+def run_folder(job: Job) -> Path | None:
+    """Where a cell keeps its snapshots and record."""
+    return None if job.folder is None else Path(job.folder) / "runs" / slug(job.label) / f"seed-{job.seed}"
 
 
 def _finished(path: Path, fingerprint: str, job: Job) -> dict[str, Any] | None:

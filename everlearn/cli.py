@@ -1,0 +1,415 @@
+"""The command line: verbs only. Each verb reads its arguments, calls the library, and prints.
+
+`--config FILE.yaml` holds the same names as the flags; `--json` prints one JSON document on standard output and nothing else.
+Exit codes are those of core/errors.py, 1 for a claim or contract that does not hold, and 130 for Ctrl-C.
+"""
+
+import hashlib
+import json
+import shlex
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from everlearn.core.errors import ArgumentError, EverlearnError
+
+RUNS = Path("everlearn-runs")
+
+EXIT_CODES = """exit codes:
+  0 done   1 a claim or contract does not hold   2 names or arguments   3 data   4 snapshots and folders
+  5 budget   6 a learner breaks the contract   7 a library is missing   130 interrupted"""
+
+
+def compare(
+    learners: str | list[str] = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean",
+    model: str = "auto",
+    seeds: int = 3,
+    budget: str = "budget()",
+    target: str | None = None,
+    time: str | None = None,
+    engine: str = "process",
+    workers: int | None = None,
+    folder: str | None = None,
+    device: str = "cpu",
+    track: str | None = None,
+    *,
+    stream: str,
+    resume: bool,
+    baselines: bool,
+    json: bool,
+) -> int:
+    """Run learners beside the baselines and say whether adapting is worth it.
+
+    Args:
+        learners: call strings, separated by commas (a YAML list in --config)
+        model: the network that every learner trains, such as mlp(hidden=(64,)) or mymodule:build
+        seeds: repetitions with seeds 0, 1, ...
+        budget: limits, such as budget(replay=500, labels=1000)
+        target: the column to predict, where STREAM is a CSV or Parquet file
+        time: the column that orders the rows, where STREAM is a CSV or Parquet file
+        engine: process, inline, ray, or the address of a Ray cluster
+        workers: processes at once (default: all processors)
+        folder: where runs and report go (default: a folder of everlearn-runs/ named by the configuration)
+        device: cpu, cuda, or auto
+        track: also export to mlflow or tensorboard
+    """
+    from everlearn.compare.catalog import build_budget
+    from everlearn.compare.grid import compare as run_comparison
+    from everlearn.compare.track import export, tracker
+
+    if track is not None:
+        tracker(track)
+    place = (
+        Path(folder) if folder else RUNS / f"compare-{_fingerprint(stream, learners, model, seeds, budget, target, time)}"
+    )
+    with _Bar(f"comparing on {stream}", quiet=json) as bar:
+        result = run_comparison(
+            learners,
+            stream,
+            model=model,
+            seeds=seeds,
+            budget=build_budget(budget),
+            target=target,
+            time=time,
+            engine=engine,
+            workers=workers,
+            folder=place,
+            resume=resume,
+            baselines=baselines,
+            device=_device(device),
+            command=shlex.join(["everlearn", *sys.argv[1:]]),
+            watch=bar.move,
+        )
+    if track is not None:
+        export(result.record, track, place)
+    if json:
+        return _print_json(result.record)
+    _print_comparison(result.record)
+    _say(f"report: {place / 'report.html'}")
+    return 0
+
+
+def run(
+    learner: str,
+    stream: str,
+    model: str = "auto",
+    seed: int = 0,
+    budget: str = "budget()",
+    folder: str | None = None,
+    device: str = "cpu",
+    *,
+    resume: bool,
+    json: bool,
+) -> int:
+    """Fold one learner over one stream.
+
+    Args:
+        learner: a call string, such as replay(capacity=500)
+        stream: a call string, such as split(digits, experiences=5)
+        model: the network that the learner trains
+        seed: seeds class order, network, memory and learner
+        budget: limits, such as budget(labels=1000)
+        folder: where snapshots and result.json go (default: a folder of everlearn-runs/ named by the configuration)
+        device: cpu, cuda, or auto
+    """
+    from everlearn.compare.catalog import build_budget, normal, stream_text
+    from everlearn.compare.job import Job, run_folder, run_job
+
+    text = stream_text(stream)
+    place = folder or str(RUNS / f"run-{_fingerprint(learner, text, model, seed, budget)}")
+    label = normal(learner)
+    job = Job(
+        0, label, label, text, model, seed, build_budget(budget), place, resume, _device(device), ("", str(Path.cwd()))
+    )
+    with _Bar(f"{label} on {text}", quiet=json) as bar:
+        record = run_job(job, lambda number, share: bar.move(share, int(share == 1), 1))
+    if record["error"]:
+        raise ArgumentError(record["error"])
+    if json:
+        return _print_json({key: value for key, value in record.items() if key != "curve"})
+    _print_figures(record["figures"])
+    _say(f"folder: {run_folder(job)}")
+    return 0
+
+
+def study(name: str, scale: str = "quick", folder: str | None = None, *, resume: bool, json: bool) -> int:
+    """Re-run the claim of a published system and say HOLDS, DOES NOT HOLD or TOO SMALL TO TELL.
+
+    Args:
+        name: which study; `everlearn list studies` names them
+        scale: quick (minutes) or full
+        folder: where result.json and the figure go (default: everlearn-runs/study-NAME-SCALE)
+    """
+    from everlearn.studies.runner import run_study
+    from everlearn.studies.study import study_named
+
+    found = study_named(name)
+    place = Path(folder) if folder else RUNS / f"study-{name}-{scale}"
+    with _Bar(f"study {name} ({scale})", quiet=json) as bar:
+        result = run_study(found, scale, place, resume=resume, watch=bar.move)
+    if json:
+        return _print_json(result.record)
+    _say(result.text())
+    _say(f"figure: {place / 'figure.png'}")
+    return 0 if result.verdict == "HOLDS" else 1
+
+
+def report(folder: str, output: str | None = None, *, json: bool) -> int:
+    """Make the report of a finished comparison again.
+
+    Args:
+        folder: the folder of a comparison
+        output: where to write the page (default: FOLDER/report.html)
+    """
+    from everlearn.compare.grid import load_comparison
+
+    result = load_comparison(folder)
+    if json:
+        return _print_json(result.record)
+    path = result.report(output or Path(folder) / "report.html")
+    _print_comparison(result.record)
+    _say(f"report: {path}")
+    return 0
+
+
+def list_(kind: str = "all", *, json: bool) -> int:
+    """Name what there is.
+
+    Args:
+        kind: learners, agents, networks, scenarios, data, values, studies, or all
+    """
+    from everlearn.compare.listing import listing
+    from everlearn.studies.study import studies
+
+    found = listing(kind, studies())
+    if json:
+        return _print_json({group: dict(rows) for group, rows in found.items()})
+    from rich.table import Table
+
+    for group, rows in found.items():
+        table = Table(title=group, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
+        for name, line in rows:
+            table.add_row(name, line)
+        _console().print(table)
+    return 0
+
+
+def show(name: str, *, json: bool) -> int:
+    """Explain one component: its arguments with their defaults, what it does, where it comes from.
+
+    Args:
+        name: a learner, agent, network, scenario, data source, value or study; or the folder of a comparison
+    """
+    from everlearn.compare.listing import explain
+    from everlearn.studies.study import studies
+
+    if (Path(name) / "result.json").exists():
+        from everlearn.compare.grid import load_comparison
+
+        record = load_comparison(name).record
+        if json:
+            return _print_json(record)
+        _print_comparison(record)
+        return 0
+    found = explain(name, studies())
+    if json:
+        return _print_json(found)
+    _say(f"{found['signature']}\n\n{found['doc']}")
+    return 0
+
+
+def cite(name: str, *, json: bool) -> int:
+    """Print the references of a component.
+
+    Args:
+        name: a learner, value, scenario or study
+    """
+    from everlearn.compare.listing import references
+    from everlearn.studies.study import studies
+
+    found = references(name, studies())
+    if json:
+        return _print_json({"name": name, "references": found})
+    _say("\n".join(found))
+    return 0
+
+
+def check(learner: str, *, json: bool) -> int:
+    """Hold a learner or agent (the house's or your own) to the contract, and name what breaks it.
+
+    Args:
+        learner: a call string such as replay(capacity=500) or package.module:MyLearner(rate=2)
+    """
+    from everlearn.compare.listing import check_named
+
+    passed = check_named(learner)
+    if json:
+        return _print_json({"learner": learner, "passed": passed})
+    _say("\n".join(f"ok  {line}" for line in passed) + f"\n{learner} keeps the contract ({len(passed)} checks).")
+    return 0
+
+
+EXAMPLES: dict[str, tuple[Callable, str]] = {
+    "compare": (
+        compare,
+        """  everlearn compare
+  everlearn compare "split(cifar100_12k(labels='coarse'), experiences=5)" --learners "replay(capacity=1000), derpp" --seeds 5
+  everlearn compare sales.csv --target bought --time day --model mymodule:build --budget "budget(labels=2000)"
+  everlearn compare digits --learners "sklearn(RandomForestClassifier(), refit=every(200)), river(tree.HoeffdingTreeClassifier())"
+  everlearn compare --config comparison.yaml --engine ray""",
+    ),
+    "run": (
+        run,
+        '  everlearn run "replay(capacity=200)" "split(digits, experiences=5)"\n  everlearn run derpp "permuted(digits)" --seed 3',
+    ),
+    "study": (study, "  everlearn study replay\n  everlearn study replay --scale full"),
+    "report": (report, "  everlearn report everlearn-runs/compare-1a2b3c4d --output page.html"),
+    "list": (list_, "  everlearn list\n  everlearn list data --json"),
+    "show": (show, "  everlearn show derpp\n  everlearn show everlearn-runs/compare-1a2b3c4d"),
+    "cite": (cite, "  everlearn cite derpp"),
+    "check": (check, '  everlearn check "replay(capacity=50)"\n  everlearn check mymodule:MyLearner'),
+}
+SWITCHES = {
+    "resume": (True, "go on where the same command stopped"),
+    "baselines": (True, "add frozen, fine_tune and retrain where they are not named"),
+    "json": (False, "print one JSON document and nothing else"),
+}
+
+
+def parser() -> Any:
+    """The parser of all verbs."""
+    import inspect
+
+    from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+
+    class Layout(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+        """Keep the examples as they are typed."""
+
+    root = ArgumentParser(
+        prog="everlearn",
+        description="Models that keep learning after deployment: adapt them, measure what it gained and cost.",
+        epilog=EXIT_CODES + '\n\nshell completion:\n  eval "$(everlearn --print_shtab bash)"',
+        formatter_class=Layout,
+        version=_version(),
+    )
+    verbs = root.add_subcommands(dest="verb", required=True)
+    for verb, (function, examples) in EXAMPLES.items():
+        summary = (inspect.getdoc(function) or "").split("\n\n")[0]
+        part = ArgumentParser(description=f"{summary}\n\nexamples:\n{examples}", epilog=EXIT_CODES, formatter_class=Layout)
+        part.add_argument("--config", action="config", help="a YAML file with the same names as the flags")
+        parameters = inspect.signature(function).parameters
+        if verb == "compare":
+            told = "a call string, a data set's name, or a CSV or Parquet file (default: digits)"
+            part.add_argument("stream", nargs="?", type=str, default="digits", help=told)
+        part.add_function_arguments(
+            function, as_group=False, as_positional=True, skip={*SWITCHES, "stream"} if verb == "compare" else {*SWITCHES}
+        )
+        for name, (default, told) in SWITCHES.items():
+            if name in parameters:
+                part.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=default, help=told)
+        verbs.add_subcommand(verb, part, help=summary)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    given = parser().parse_args(None if arguments is None else list(arguments))
+    settings = dict(given[given.verb])
+    settings.pop("config", None)
+    try:
+        return EXAMPLES[given.verb][0](**settings)
+    except EverlearnError as error:
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        print(f"everlearn: {error}{notes}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("everlearn: interrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        return 130
+
+
+class _Bar:
+    """A progress bar on standard error, with an estimate of the time left."""
+
+    def __init__(self, title: str, quiet: bool):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[runs]}"))
+        self.progress = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self.task = self.progress.add_task(title, total=1.0, runs="")
+
+    def __enter__(self) -> "_Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def move(self, share: float, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=share, runs=f"{done}/{total} runs")
+
+
+def _version() -> str:
+    from everlearn import __version__
+
+    return __version__
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ArgumentError(f"device {name!r} was asked for, but this machine has no CUDA device; use cpu or auto.")
+    return name
+
+
+def _fingerprint(*settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _say(text: str) -> None:
+    print(text)
+
+
+def _print_json(value: Any) -> int:
+    print(json.dumps(value, indent=1))
+    return 0
+
+
+def _print_comparison(record: dict[str, Any]) -> None:
+    from everlearn.measure.report import sentences, terminal_table
+
+    console = _console()
+    console.print(terminal_table(record))
+    for question, answers in sentences(record)[:2]:
+        console.print(f"[bold]{question}[/bold]")
+        for answer in answers:
+            console.print(answer, highlight=False, markup=False)
+
+
+def _print_figures(figures: dict[str, Any]) -> None:
+    for monitor, values in figures.items():
+        plain = {key: value for key, value in values.items() if isinstance(value, (int, float))}
+        if plain:
+            _say(f"{monitor}: " + ", ".join(f"{key} {value:.4g}" for key, value in plain.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

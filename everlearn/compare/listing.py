@@ -1,0 +1,99 @@
+"""What there is, in words: lists of names, the explanation of one, its references, and the contract check by name."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from everlearn.compare import catalog
+from everlearn.core.agent import Agent
+from everlearn.core.errors import ArgumentError, SpecError, closest
+from everlearn.core.spec import Call, build, invoke, lookup, parse
+
+KINDS = ("learners", "agents", "networks", "scenarios", "data", "values", "studies")
+Rows = list[tuple[str, str]]
+
+
+def listing(kind: str, studies: Mapping[str, Any]) -> dict[str, Rows]:
+    """{group: [(name, one line)]} of one kind, or of "all"."""
+    from everlearn.data.load import known
+
+    if kind not in (*KINDS, "all"):
+        raise ArgumentError(closest("kind", kind, (*KINDS, "all")))
+    rows = {
+        group: [(name, _first_line(value)) for name, value in table.items()] for group, table in _groups(studies).items()
+    }
+    rows["data"] = list(known())
+    return {group: rows[group] for group in KINDS if kind in (group, "all")}
+
+
+def _groups(studies: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {
+        "learners": catalog.learners(),
+        "agents": catalog.agents(),
+        "networks": catalog.networks(),
+        "scenarios": catalog.scenarios(),
+        "data": catalog.sources(),
+        "values": catalog.values(),
+        "studies": studies,
+    }
+
+
+def _first_line(value: Any) -> str:
+    return (inspect.getdoc(value) or "").split("\n")[0]
+
+
+def _find(name: str, studies: Mapping[str, Any]) -> Any:
+    everything = {key: value for table in _groups(studies).values() for key, value in table.items()}
+    if name not in everything:
+        raise SpecError(closest("component", name, everything))
+    return everything[name]
+
+
+def explain(name: str, studies: Mapping[str, Any]) -> dict[str, str]:
+    """The call of a component with its arguments and defaults, and its doc-string."""
+    value = _find(name, studies)
+    if not callable(value):
+        return {"name": name, "signature": name, "doc": inspect.getdoc(value) or ""}
+    shown = []
+    for parameter in inspect.signature(value).parameters.values():
+        text = parameter.name if parameter.default is parameter.empty else f"{parameter.name}={parameter.default!r}"
+        shown.append(text)
+    return {"name": name, "signature": f"{name}({', '.join(shown)})", "doc": inspect.getdoc(value) or ""}
+
+
+def references(name: str, studies: Mapping[str, Any]) -> list[str]:
+    """The references in a component's doc-string and its module's."""
+    value = _find(name, studies)
+    text = f"{inspect.getdoc(value) or ''}\n\n{inspect.getdoc(inspect.getmodule(value)) or ''}"
+    blocks = re.findall(r"References?:\s*(.+?)(?:\n\s*\n|\Z)", text, flags=re.DOTALL)
+    found = list(dict.fromkeys(re.sub(r"\s+", " ", block).strip() for block in blocks))
+    return found or [f"{name} is not from a publication."]
+
+
+def check_named(text: str) -> list[str]:
+    """Run the contract checks on the learner or agent of a call string; the names of those passed."""
+    from everlearn.core.check import check_agent, check_learner
+    from everlearn.data.load import load
+    from everlearn.data.split import split
+
+    call = parse(text)
+    found = lookup(call.name, {**catalog.learners(), **catalog.agents()}, "learner or agent")
+    if isinstance(found, type) and issubclass(found, Agent):
+        return check_agent(lambda seed: _agent(call, found, seed))
+    stream = split(load("iris"), experiences=3, batch=8, seed=0)
+    events = [stream[index] for index in range(len(stream))]
+    return check_learner(
+        lambda seed: catalog.build_learner(text, stream, "mlp(hidden=(16,))", seed),
+        events=events,
+        classes=stream.schema.outputs,
+    )
+
+
+def _agent(call: Call, found: type, seed: int) -> Agent:
+    names = catalog.values()
+    args = [build(item, names, "value") for item in call.args]
+    kwargs = {key: build(item, names, "value") for key, item in call.kwargs}
+    if "seed" in inspect.signature(found).parameters:
+        kwargs.setdefault("seed", seed)
+    return invoke(call.name, found, args, kwargs)

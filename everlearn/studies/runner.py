@@ -1,0 +1,184 @@
+"""Runs a study: tunes every arm equally, measures every arm on the reported seeds, judges the claims, draws the figure.
+
+Each measured cell is a file, so a study that is stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from everlearn.core.errors import ArgumentError, StateError, closest
+from everlearn.core.run import environment
+from everlearn.core.state import write_atomic
+from everlearn.measure.statistics import mean_interval
+from everlearn.studies.study import SCALES, TUNING_SEEDS, Arm, Study, overall, study_named
+
+Cell = tuple[str, str, str, int]  # arm, setting as JSON, scale, seed
+Watch = Callable[[float, int, int], None]
+
+
+@dataclass
+class StudyResult:
+    """The record of a study (the content of its result.json)."""
+
+    record: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        return self.record["verdict"]
+
+    def text(self) -> str:
+        """The study in words: every arm with its interval, every claim with its verdict."""
+        record = self.record
+        lines = [f"{record['title']} ({record['scale']} scale, {len(record['seeds'])} seeds)", "", f"{record['measure']}:"]
+        for arm in record["arms"]:
+            setting = ", ".join(f"{key} {value}" for key, value in arm["setting"].items())
+            interval = "" if arm["low"] is None else f"  [{arm['low']:.3f}, {arm['high']:.3f}]"
+            lines.append(f"  {arm['label']:<42} {arm['role']:<9} {arm['mean']:.3f}{interval}  {setting}")
+        lines.append("")
+        for claim in record["claims"]:
+            kind = "control (must not hold)" if claim["control"] else "claim"
+            span = "" if claim["low"] is None else f" [{claim['low']:+.3f}, {claim['high']:+.3f}]"
+            lines.append(f"{kind}: {claim['text']}\n  difference {claim['difference']:+.3f}{span}: {claim['verdict']}")
+        return "\n".join([*lines, "", f"verdict: {record['verdict']}"])
+
+
+def run_study(
+    study: Study, scale: str, folder: Path, *, resume: bool = True, workers: int | None = None, watch: Watch | None = None
+) -> StudyResult:
+    """Run a study at one scale and leave result.json, figure.png and one file per cell in the folder."""
+    if scale not in SCALES:
+        raise ArgumentError(closest("scale", scale, SCALES))
+    arms = study.arms(scale)
+    reported = study.seeds(scale)
+    if set(reported) & set(TUNING_SEEDS):
+        raise ArgumentError(f"{study.name}: the reported seeds {reported} must not contain the tuning seeds {TUNING_SEEDS}.")
+    cells = folder / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for path in cells.glob("*.json"):
+            path.unlink()
+    trials = [
+        _cell(arm.label, setting, scale, seed)
+        for arm in arms
+        if len(arm.settings) > 1
+        for setting in arm.settings
+        for seed in TUNING_SEEDS
+    ]
+    total = len(trials) + len(arms) * len(reported)
+    pool = _Pool(study.name, cells, workers or os.cpu_count() or 1, total, watch)
+    tuned = pool.measure(trials)
+    chosen = {arm.label: _best(arm, tuned, scale) for arm in arms}
+    final = [_cell(arm.label, chosen[arm.label], scale, seed) for arm in arms for seed in reported]
+    measured = pool.measure(final)
+    scores = {arm.label: [measured[_cell(arm.label, chosen[arm.label], scale, seed)] for seed in reported] for arm in arms}
+    judged = [claim.judge(scores) for claim in study.claims(scale)]
+    rows = []
+    for arm in arms:
+        mean, low, high = mean_interval(scores[arm.label])
+        rows.append(
+            {"label": arm.label, "role": arm.role, "setting": dict(chosen[arm.label]), "values": scores[arm.label]}
+            | {"mean": mean, "low": low, "high": high}
+        )
+    record = {
+        "kind": "study",
+        "format": 1,
+        "name": study.name,
+        "title": study.title,
+        "reference": study.reference,
+        "measure": study.measure_name,
+        "scale": scale,
+        "seeds": list(reported),
+        "tuning_seeds": list(TUNING_SEEDS),
+        "arms": rows,
+        "claims": judged,
+        "verdict": overall(judged),
+        "environment": environment(),
+    }
+    write_atomic(folder / "result.json", json.dumps(record, indent=1).encode())
+    from everlearn.studies.figure import draw
+
+    draw(record, folder / "figure.png")
+    return StudyResult(record)
+
+
+def _cell(arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> Cell:
+    return arm, json.dumps(dict(setting), sort_keys=True), scale, seed
+
+
+def _best(arm: Arm, tuned: Mapping[Cell, float], scale: str) -> Mapping[str, Any]:
+    """The setting with the best mean over the tuning seeds; the first of equals."""
+    if len(arm.settings) == 1:
+        return arm.settings[0]
+
+    def mean(setting: Mapping[str, Any]) -> float:
+        return sum(tuned[_cell(arm.label, setting, scale, seed)] for seed in TUNING_SEEDS) / len(TUNING_SEEDS)
+
+    return max(arm.settings, key=mean)
+
+
+class _Pool:
+    """Measures cells in processes of one thread each, and keeps what was measured on disk."""
+
+    def __init__(self, study: str, folder: Path, workers: int, total: int, watch: Watch | None):
+        self.study = study
+        self.folder = folder
+        self.workers = workers
+        self.total = total
+        self.done = 0
+        self.watch = watch
+
+    def measure(self, cells: Sequence[Cell]) -> dict[Cell, float]:
+        found: dict[Cell, float] = {}
+        for cell in cells:
+            path = self._path(cell)
+            if path.exists():
+                found[cell] = _read(path, cell)
+                self._tell()
+        missing = [cell for cell in cells if cell not in found]
+        if missing:
+            with ProcessPoolExecutor(
+                min(self.workers, len(missing)), mp_context=get_context("spawn"), initializer=_one_thread
+            ) as pool:
+                futures = {pool.submit(_measure, self.study, cell): cell for cell in missing}
+                for future in as_completed(futures):
+                    cell = futures[future]
+                    found[cell] = future.result()
+                    write_atomic(self._path(cell), json.dumps({"cell": list(cell), "score": found[cell]}).encode())
+                    self._tell()
+        return found
+
+    def _tell(self) -> None:
+        self.done += 1
+        if self.watch is not None:
+            self.watch(self.done / self.total, self.done, self.total)
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / f"{hashlib.sha256(repr(cell).encode()).hexdigest()[:16]}.json"
+
+
+def _read(path: Path, cell: Cell) -> float:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path} cannot be read: {error}. Remove it and run again.") from error
+    if found["cell"] != list(cell):
+        raise StateError(f"{path} belongs to another cell: {found['cell']}.")
+    return float(found["score"])
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _measure(study: str, cell: Cell) -> float:
+    arm, setting, scale, seed = cell
+    return float(study_named(study).measure(arm, json.loads(setting), scale, seed))
