@@ -1,0 +1,124 @@
+"""Names: what a call string builds, what is handed in, and how a wrong one is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from everlearn.compare import catalog
+from everlearn.core.errors import InputError, SpecError
+from everlearn.core.learner import Learner
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return catalog.build_stream("split(digits, experiences=5)", 0)
+
+
+def test_every_final_learner_is_found_by_its_name():
+    found = catalog.learners()
+    assert {"frozen", "fine_tune", "retrain", "replay", "derpp", "online_ewc", "nearest_class_mean", "streaming_lda"} <= set(found)
+    assert {"sklearn", "river"} <= set(found)
+    assert all(issubclass(value, Learner) and value.name == name for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("digits", "split(digits, experiences=5)"),
+        ("split( digits , experiences = 3)", "split(digits, experiences=3)"),
+        ("cifar100_12k(labels='coarse')", "split(cifar100_12k(labels='coarse'), experiences=5)"),
+        ("table('a.csv', target='y')", "prequential(table('a.csv', target='y'))"),
+    ],
+)
+def test_a_short_stream_text_means_its_full_call(short, full):
+    assert catalog.stream_text(short) == full
+
+
+def test_a_table_without_a_target_is_refused():
+    with pytest.raises(SpecError, match="--target"):
+        catalog.stream_text("sales.csv")
+
+
+def test_a_missing_table_is_refused():
+    with pytest.raises(SpecError, match="no such file"):
+        catalog.stream_text("sales.csv", target="y")
+
+
+def test_an_unknown_learner_is_answered_with_the_closest(digits):
+    with pytest.raises(SpecError, match="did you mean 'replay'"):
+        catalog.build_learner("repaly(capacity=5)", digits, "auto", 0)
+
+
+def test_an_unknown_argument_is_answered_with_the_closest(digits):
+    with pytest.raises(SpecError, match="did you mean 'capacity'"):
+        catalog.build_learner("replay(capactiy=5)", digits, "auto", 0)
+
+
+def test_a_data_set_alone_is_not_a_stream():
+    with pytest.raises(SpecError, match="not a stream"):
+        catalog.build_stream("digits", 0)
+
+
+def test_the_seed_reaches_scenario_network_and_learner():
+    one, again, other = (catalog.build_stream("split(digits, experiences=5)", seed) for seed in (0, 0, 1))
+    assert torch.equal(one[1].x, again[1].x)
+    assert not torch.equal(one[1].x, other[1].x)
+    first, second, third = (catalog.build_model("mlp(hidden=(8,))", one, seed) for seed in (0, 0, 1))
+    pairs = [list(zip(first.parameters(), model.parameters(), strict=True)) for model in (second, third)]
+    assert all(torch.equal(left, right) for left, right in pairs[0])
+    assert not all(torch.equal(left, right) for left, right in pairs[1])
+    assert catalog.build_learner("replay(capacity=5)", one, "auto", 7).seed == 7
+
+
+def test_a_seed_that_is_written_wins():
+    one, other = (catalog.build_stream("split(digits, experiences=5, seed=3)", seed) for seed in (0, 1))
+    assert torch.equal(one[1].x, other[1].x)
+
+
+def build(schema):
+    return nn.Linear(schema.shape[0], schema.outputs)
+
+
+def plain():
+    return nn.Linear(64, 10)
+
+
+def wrong_size():
+    return nn.Linear(64, 7)
+
+
+@pytest.mark.parametrize("name", ["build", "plain"])
+def test_the_users_network_is_taken_with_or_without_a_schema(digits, name, monkeypatch):
+    model = catalog.build_model(f"{_here(monkeypatch)}:{name}", digits, 0)
+    assert model(torch.zeros(2, 64)).shape == (2, 10)
+
+
+def test_a_network_of_the_wrong_size_is_refused_with_both_shapes(digits, monkeypatch):
+    with pytest.raises(InputError, match=r"\(2, 7\).*\(2, 10\)"):
+        catalog.build_model(f"{_here(monkeypatch)}:wrong_size", digits, 0)
+
+
+def test_an_estimator_of_the_user_stands_in_the_place_of_the_network(digits):
+    learner = catalog.build_learner("sklearn(RandomForestClassifier(n_estimators=3), refit=every(100))", digits, "auto", 0)
+    assert "RandomForestClassifier" in repr(learner)
+    assert learner.predict(digits[1].x).shape == (len(digits[1]), 10)
+
+
+def test_frozen_is_told_when_the_model_counts_as_deployed():
+    stream = catalog.build_stream("prequential(digits, batch=10, deployed=0.1)", 0)
+    learner = catalog.build_learner("frozen", stream, "auto", 0)
+    assert learner.updates == stream.deployed
+
+
+def test_budgets_are_call_strings():
+    assert catalog.build_budget("budget(replay=5, labels=7)").labels == 7
+    with pytest.raises(SpecError, match="did you mean 'labels'"):
+        catalog.build_budget("budget(label=7)")
+
+
+def _here(monkeypatch):
+    """This test file as an importable module."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "own_networks", sys.modules[__name__])
+    return "own_networks"

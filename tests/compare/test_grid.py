@@ -1,0 +1,140 @@
+"""compare: the same records in one process, in many, and on Ray; resumed, refused, under a budget."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from everlearn.compare.grid import compare, load_comparison
+from everlearn.core.budget import Budget
+from everlearn.core.errors import ArgumentError, SpecError, StateError
+
+STREAM = "split(digits, experiences=5, batch=32)"
+LEARNERS = ["replay(capacity=50)", "nearest_class_mean"]
+
+
+def deterministic(record):
+    """The figures of a comparison that do not depend on the clock."""
+    rows = {}
+    for learner in record["learners"]:
+        for run in learner["runs"]:
+            figures = {name: value for name, value in run["figures"].items() if name != "cost"}
+            curve = [{key: value for key, value in point.items() if key != "cost"} for point in run["curve"]]
+            rows[learner["label"], run["seed"]] = (figures, curve, run["used"], run["sha256"])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory):
+    return compare(LEARNERS, STREAM, seeds=2, engine="inline", folder=tmp_path_factory.mktemp("inline"))
+
+
+def test_the_baselines_stand_in_every_comparison(inline):
+    labels = [learner["label"] for learner in inline.record["learners"]]
+    assert labels == ["frozen", "fine_tune", "retrain", *LEARNERS]
+    assert [learner["reference"] for learner in inline.record["learners"]] == [False, False, True, False, False]
+
+
+def test_replay_keeps_what_fine_tuning_forgets(inline):
+    assert inline.score("replay(capacity=50)")["mean"] > inline.score("fine_tune")["mean"] + 0.2
+    assert inline.verdict["code"] == "adapt"
+
+
+def test_the_folder_holds_the_record_and_the_report(inline):
+    assert json.loads((inline.folder / "result.json").read_text()) == json.loads(json.dumps(inline.record))
+    assert load_comparison(inline.folder).verdict == inline.verdict
+    page = (inline.folder / "report.html").read_text()
+    assert "replay(capacity=50)" in page
+    assert len(page) < 2_000_000
+
+
+def test_processes_give_the_same_records(inline, tmp_path):
+    other = compare(LEARNERS, STREAM, seeds=2, engine="process", workers=2, folder=tmp_path)
+    assert deterministic(other.record) == deterministic(inline.record)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_records(inline, tmp_path):
+    other = compare(LEARNERS, STREAM, seeds=2, engine="ray", workers=2, folder=tmp_path)
+    assert deterministic(other.record) == deterministic(inline.record)
+
+
+def test_a_finished_comparison_is_not_run_again(inline):
+    before = {path: path.stat().st_mtime_ns for path in inline.folder.rglob("snapshots/*")}
+    again = compare(LEARNERS, STREAM, seeds=2, engine="inline", folder=inline.folder)
+    assert deterministic(again.record) == deterministic(inline.record)
+    assert {path: path.stat().st_mtime_ns for path in inline.folder.rglob("snapshots/*")} == before
+
+
+def test_a_folder_of_another_comparison_is_refused(inline):
+    with pytest.raises(StateError, match=r"another comparison.*seeds"):
+        compare(LEARNERS, STREAM, seeds=3, engine="inline", folder=inline.folder)
+
+
+def _grid(folder):
+    compare(LEARNERS, STREAM, seeds=2, engine="process", workers=2, folder=folder)
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_to_the_same_records(inline, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    for delay in (4.0, 6.0):
+        child = context.Process(target=_grid, args=(tmp_path,))
+        child.start()
+        time.sleep(delay)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        time.sleep(1.0)  # its workers see that it is gone
+    result = compare(LEARNERS, STREAM, seeds=2, engine="process", workers=2, folder=tmp_path)
+    assert deterministic(result.record) == deterministic(inline.record)
+
+
+def test_a_learner_that_cannot_take_the_stream_fails_alone():
+    result = compare(["online_ewc", "replay(capacity=50)"], "iid(digits)", seeds=1, engine="inline", baselines=False)
+    failed, able = result.record["learners"]
+    assert "boundaries" in failed["error"]
+    assert not failed["runs"]
+    assert able["error"] is None
+
+
+def test_the_budget_bounds_memory_and_labels():
+    result = compare(["replay(capacity=500)"], STREAM, seeds=1, engine="inline", budget=Budget(replay=20, labels=300))
+    rows = {learner["label"]: learner["runs"][0] for learner in result.record["learners"]}
+    assert rows["replay(capacity=500)"]["figures"]["memory"]["stored"] == 20
+    assert rows["replay(capacity=500)"]["used"]["labels"] == 300
+    assert rows["retrain"]["used"]["labels"] == 300
+
+
+def test_progress_rises_to_the_end():
+    seen = []
+    compare("nearest_class_mean", STREAM, seeds=2, engine="inline", baselines=False, watch=lambda *at: seen.append(at))
+    shares = [share for share, _, _ in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert seen[-1][1:] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"learners": "repaly"}, SpecError, "did you mean 'replay'"),
+        ({"learners": "replay", "engine": "prcess"}, ArgumentError, "engine must be"),
+        ({"learners": "replay", "seeds": 0}, ArgumentError, "seeds"),
+        ({"learners": "", "baselines": False}, ArgumentError, "no learner"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_runs(arguments, error, words):
+    with pytest.raises(error, match=words):
+        compare(**{"stream": STREAM, "engine": "inline", **arguments})
+
+
+def test_another_process_on_the_same_folder_is_refused(tmp_path):
+    import fcntl
+
+    with open(tmp_path / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match="in use"):
+            compare(LEARNERS, STREAM, seeds=1, engine="inline", folder=tmp_path)
