@@ -1,0 +1,143 @@
+"""The command line as its users type it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from everlearn.cli import EXAMPLES, main
+
+QUICK = ["split(digits, experiences=5, batch=64)", "--learners", "nearest_class_mean", "--seeds", "2", "--engine", "inline"]
+
+
+def test_help_of_every_verb_shows_examples_and_exit_codes(capsys):
+    for verb in EXAMPLES:
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        assert ended.value.code == 0
+        text = capsys.readouterr().out
+        assert f"  everlearn {verb}" in text
+        assert "130 interrupted" in text
+
+
+def test_compare_prints_the_table_the_answers_and_the_reports_path(tmp_path, capsys):
+    assert main(["compare", *QUICK, "--folder", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "nearest_class_mean" in text
+    assert "retrain" in text
+    assert str(tmp_path / "report.html") in text.replace("\n", "")
+
+
+def test_json_is_one_document_and_nothing_else(tmp_path, capsys):
+    assert main(["compare", *QUICK, "--folder", str(tmp_path), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / "result.json").read_text())
+
+
+def test_a_configuration_file_means_the_same_as_flags(tmp_path, capsys):
+    config = {"stream": QUICK[0], "learners": ["nearest_class_mean"], "seeds": 2, "engine": "inline", "folder": str(tmp_path / "a")}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert main(["compare", "--config", str(tmp_path / "c.yaml"), "--json"]) == 0
+    by_file = json.loads(capsys.readouterr().out)
+    assert main(["compare", *QUICK, "--folder", str(tmp_path / "b"), "--json"]) == 0
+    by_flags = json.loads(capsys.readouterr().out)
+    same = [[run["sha256"] for learner in record["learners"] for run in learner["runs"]] for record in (by_file, by_flags)]
+    assert same[0] == same[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["compare", "--learners", "repaly"], 2, "did you mean 'replay'"),
+        (["compare", "dgits"], 3, "digits"),
+        (["compare", "no.csv", "--target", "y"], 2, "no such file"),
+        (["report", "nowhere"], 4, "nowhere"),
+        (["study", "repaly"], 2, "did you mean 'replay'"),
+        (["list", "lerners"], 2, "did you mean 'learners'"),
+        (["show", "derp"], 2, "did you mean 'derpp'"),
+        (["check", "nomodule:Thing"], 2, "nomodule"),
+        (["compare", "--device", "cuda:9"], 2, "CUDA"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code(arguments, code, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+
+
+def test_run_leaves_a_folder_and_prints_figures(tmp_path, capsys):
+    assert main(["run", "fine_tune", "split(digits, experiences=5, batch=64)", "--folder", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "average_accuracy" in text
+    assert list(tmp_path.rglob("result.json"))
+
+
+def test_list_names_every_kind(capsys):
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"learners", "networks", "scenarios", "data", "values", "studies", "agents"} == set(found)
+    assert "derpp" in found["learners"]
+    assert all(line for group in found.values() for line in group.values())
+
+
+def test_show_explains_a_component_and_cite_gives_its_reference(capsys):
+    assert main(["show", "derpp"]) == 0
+    assert "capacity=" in capsys.readouterr().out
+    assert main(["cite", "derpp"]) == 0
+    assert "2004.07211" in capsys.readouterr().out
+
+
+def test_check_holds_a_learner_to_the_contract(capsys):
+    assert main(["check", "replay(capacity=50)"]) == 0
+    assert "keeps the contract" in capsys.readouterr().out
+
+
+def test_check_names_what_is_broken(tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken_learner.py").write_text(
+        "import torch\nfrom everlearn import FineTune, Learner\n"
+        "class Forgetful(Learner):\n"
+        "    name = 'forgetful'\n    parts = ('inner',)\n"
+        "    def __init__(self, model, *, seed=0):\n        self.inner = FineTune(model, seed=seed)\n        self.count = 0\n"
+        "    def predict(self, x):\n        return self.inner.predict(x) + self.count * torch.arange(3.0)\n"
+        "    def update(self, batch):\n        metrics = self.inner.update(batch)\n        self.count += 1\n        return metrics\n"
+        "    def boundary(self, boundary):\n        pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["check", "broken_learner:Forgetful"]) == 6
+    assert "parts" in capsys.readouterr().err
+
+
+def test_tensorboard_gets_every_curve(tmp_path):
+    assert main(["compare", *QUICK, "--folder", str(tmp_path), "--track", "tensorboard", "--json"]) == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = (tmp_path / "tensorboard" / "fine_tune").glob("seed-1")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    record = json.loads((tmp_path / "result.json").read_text())
+    (learner,) = (item for item in record["learners"] if item["label"] == "fine_tune")
+    run = next(item for item in learner["runs"] if item["seed"] == 1)
+    wanted = [point["matrix"]["average_accuracy"] for point in run["curve"] if "matrix" in point]
+    assert [point.value for point in events.Scalars("matrix/average_accuracy")] == pytest.approx(wanted)
+
+
+@pytest.mark.slow
+def test_mlflow_gets_every_run(tmp_path):
+    assert main(["compare", *QUICK, "--folder", str(tmp_path), "--track", "mlflow", "--json"]) == 0
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"file:{tmp_path / 'mlruns'}")
+    (experiment,) = (item for item in client.search_experiments() if item.name.startswith("split"))
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 4 * 2
+    assert {run.data.params["learner"] for run in runs} == {"frozen", "fine_tune", "retrain", "nearest_class_mean"}
+
+
+@pytest.mark.slow
+def test_the_installed_command_completes_in_a_shell():
+    script = subprocess.run([sys.executable, "-m", "everlearn.cli", "--print_shtab", "bash"], capture_output=True, text=True, check=True)
+    assert "compare" in script.stdout
