@@ -1,0 +1,133 @@
+"""The third question in words: what was forgotten, whether the network still learns, and when the data changed.
+
+Forgetting is read from the accuracy matrix, lost plasticity from the share of active units and the effective rank, changes
+from the stream (known) and from the alarms of drift detectors, which read the errors of the frozen model where there is one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from everlearn.measure.report import numbers as say
+from everlearn.measure.report.numbers import code
+from everlearn.measure.report.reading import Entry, find, mean, measure, of_role, short_names
+from everlearn.measure.report.series import best_and_last, classes_at_end, detector_scores, first_and_last, when_new
+
+FORGOTTEN = 0.02  # a loss below two points is not called forgetting
+UNITS_LOST = 0.10  # a tenth of all units that fell silent
+RANK_LOST = 0.25  # a quarter of the effective rank
+SLOWER = 0.10  # new sets learned this much worse at the end than at the start
+
+
+def forgetting_and_change(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
+    """The paragraphs that answer where it forgot, where it stopped learning, and when the data changed."""
+    learners = record["learners"]
+    learner = find(learners, verdict["learner"]) or find(learners, verdict["frozen"])
+    paragraphs = []
+    if learner is not None:
+        plain = next((entry for entry in of_role(learners, "learner", "outside") if entry["name"] == "fine_tune"), None)
+        name = code(short_names(learners)[learner["label"]])
+        paragraphs += [_forgetting(learner, plain, name), *_weak_classes(learner), _plasticity(learner, name)]
+    return paragraphs + _changes(record, learners, verdict)
+
+
+def _forgetting(learner: Entry, plain: Entry | None, name: str) -> str:
+    sets = best_and_last(learner)
+    if not sets:
+        return f"Forgetting of {name} was not measured: this stream was not judged on held-out sets more than once."
+    worst = max(sets, key=lambda row: row["mean"])
+    found = measure(learner, "forgetting")
+    average = found["mean"] if found else sum(row["mean"] for row in sets) / len(sets)
+    inside = say.interval(found.get("low"), found.get("high")) if found else ""
+    told = f"{say.points(average)} on average" + (f" (95{say.SPACE}% interval {inside})" if inside else "")
+    if worst["mean"] < FORGOTTEN:
+        text = f"{name} forgot next to nothing: {told}."
+    else:
+        text = (
+            f"{name} forgot {told}, most of all on {say.quoted(worst['name'])}: {say.percent(worst['best'])} at its best, "
+            f"{say.percent(worst['last'])} at the end."
+        )
+    other = None if plain is None else mean(plain, "forgetting")
+    if other is not None and plain["label"] != learner["label"]:
+        text += f" Plain fine-tuning forgot {say.points(other)}."
+    return text
+
+
+def _weak_classes(learner: Entry) -> list[str]:
+    """The classes answered worst at the end, in the user's labels, where some are much worse than the rest."""
+    classes = classes_at_end(learner)
+    if len(classes) < 3:
+        return []
+    middle = sorted(classes.values())[len(classes) // 2]
+    weak = sorted((label for label in classes if classes[label] < middle - 0.10), key=classes.__getitem__)
+    if not weak:
+        return []
+    told = [f"{say.quoted(label)} ({say.percent(classes[label])})" for label in weak]
+    return [f"Weakest at the end: {say.listing(told, most=3)}; the class in the middle has {say.percent(middle)}."]
+
+
+def _plasticity(learner: Entry, name: str) -> str:
+    units, rank = (
+        first_and_last(learner, "plasticity", "active_units"),
+        first_and_last(learner, "plasticity", "effective_rank"),
+    )
+    facts, signs = [], []
+    if units is not None:
+        facts.append(f"active units went from {say.percent(units[0])} to {say.percent(units[1])}")
+        if units[0] - units[1] > UNITS_LOST:
+            signs.append("units fell silent")
+    if rank is not None:
+        facts.append(f"the effective rank of its features from {say.decimal(rank[0], 1)} to {say.decimal(rank[1], 1)}")
+        if rank[1] < (1 - RANK_LOST) * rank[0]:
+            signs.append("its features grew poorer")
+    fresh = when_new(learner)
+    if len(fresh) > 1:
+        facts.append(
+            f"new sets were learned to {say.percent(fresh[0])} at the start and {say.percent(fresh[-1])} at the end"
+        )
+        if fresh[0] - fresh[-1] > SLOWER:
+            signs.append("new sets were learned less well")
+    if not facts:
+        return f"Plasticity of {name} was not measured."
+    judgement = (
+        f"{name} shows signs of lost plasticity ({say.listing(signs)})"
+        if signs
+        else f"{name} shows no sign of lost plasticity"
+    )
+    return f"{judgement}: {say.listing(facts)}."
+
+
+def _changes(record: Mapping[str, Any], learners: Any, verdict: Mapping[str, Any]) -> list[str]:
+    stream = record.get("stream") or {}
+    known = [event for event in stream.get("changes") or [] if event > 0]
+    if known:
+        where = say.listing([say.count(event) for event in known], most=8)
+        paragraphs = [
+            f"The data is known to change {'once' if len(known) == 1 else say.count(len(known)) + ' times'}, at event"
+            f"{'' if len(known) == 1 else 's'} {where} of {say.count(stream.get('events'))}."
+        ]
+    else:
+        paragraphs = ["No change of the data is known beforehand."]
+    watched = next(
+        (
+            entry
+            for entry in (find(learners, verdict["frozen"]), find(learners, verdict["learner"]))
+            if detector_scores(entry or {})
+        ),
+        None,
+    )
+    if watched is None:
+        return paragraphs
+    told = []
+    for detector, scores in detector_scores(watched).items():
+        parts = []
+        if known and say.known(scores["found"]):
+            parts.append(f"found {say.decimal(scores['found'], 1).removesuffix('.0')} of {len(known)}")
+        if say.known(scores["delay"]) and scores["found"]:
+            parts.append(f"{say.decimal(scores['delay'], 0)} events late")
+        if say.known(scores["false_per_1000"]):
+            parts.append(f"{say.decimal(scores['false_per_1000'], 1)} false alarms per 1,000 rows")
+        if parts:
+            told.append(f"{code(detector)} {', '.join(parts)}")
+    if told:
+        paragraphs.append(f"Drift detectors on the errors of {code(watched['label'])}: {'; '.join(told)}.")
+    return paragraphs

@@ -1,0 +1,35 @@
+"""The charts of the report, as Vega-Lite specifications made with Altair.
+
+A chart is a specification without data and a table in columns; the page joins them. Titles are sentences computed from the
+figures, and every table is thinned, so that the page stays small however long the stream was. Charts whose figures are missing
+are left out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from everlearn.measure.report.accuracy_charts import classes, final_classes, forgetting, matrix
+from everlearn.measure.report.cost_chart import cost
+from everlearn.measure.report.curve_charts import drift, held_out, memory, plasticity, prequential
+from everlearn.measure.report.palette import looks
+from everlearn.measure.report.reading import PREQUENTIAL, ranked, role
+from everlearn.measure.report.scene import Chart, Scene
+from everlearn.measure.report.words import verdict_of
+
+LEARNERS = 16  # learners in one chart
+MAKERS = (held_out, prequential, cost, matrix, forgetting, final_classes, memory, drift, classes, plasticity)
+
+
+def charts(record: Mapping[str, Any]) -> list[Chart]:
+    """Every chart for which the record holds figures, in reading order."""
+    able = [entry for entry in ranked(record["learners"]) if role(entry) != "failed"]
+    verdict = verdict_of(record)
+    kept = {verdict[key] for key in ("learner", "runner_up", "frozen", "retrain")}
+    able.sort(key=lambda entry: entry["label"] not in kept)
+    scene = Scene(record, verdict, ranked(able[:LEARNERS]), looks(record["learners"]))
+    order = (
+        (prequential, *(maker for maker in MAKERS if maker is not prequential))
+        if verdict["headline"] == PREQUENTIAL
+        else MAKERS
+    )
+    return [chart for maker in order if (chart := maker(scene)) is not None]

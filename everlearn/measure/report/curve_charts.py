@@ -1,0 +1,200 @@
+"""Charts along the stream: accuracy, memory, plasticity, and the alarms of drift detectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from everlearn.measure.report import numbers as say
+from everlearn.measure.report.changes import UNITS_LOST
+from everlearn.measure.report.numbers import code
+from everlearn.measure.report.reading import find
+from everlearn.measure.report.scene import (
+    Chart,
+    Scene,
+    color,
+    dash,
+    event_axis,
+    focused,
+    header,
+    names_axis,
+    present,
+    rules,
+    rules_note,
+    spec,
+    told_event,
+    told_learner,
+)
+from everlearn.measure.report.series import alarms, columns, curve, first_and_last, thinned
+
+POINTS = 80  # points of one curve
+ALARMS = 200  # alarms of one detector and seed
+
+
+def held_out(scene: Scene) -> Chart | None:
+    checkpoints = scene.stream.get("checkpoints") or []
+    rows = _curves(scene, "matrix", "average_accuracy", only=checkpoints, bounds=(0.0, 1.0))
+    title = _ends(scene, rows, "on average over the held-out sets")
+    note = "Average accuracy over the held-out sets each time they were judged: mean over seeds, with its 95 % interval."
+    return _lines(
+        scene, "held_out", rows, title, note, "Accuracy on held-out sets", accuracy=True, marked=len(checkpoints) <= 12
+    )
+
+
+def prequential(scene: Scene) -> Chart | None:
+    rows = _curves(scene, "prequential", "accuracy", bounds=(0.0, 1.0))
+    title = _ends(scene, rows, "on the data that came last")
+    note = "Accuracy of answers given before their labels were known, over a sliding window: mean over seeds, with its 95 % interval."
+    return _lines(scene, "prequential", rows, title, note, "Accuracy on incoming data", accuracy=True)
+
+
+def _ends(scene: Scene, rows: Sequence[Mapping[str, Any]], where: str) -> str:
+    last = {row["learner"]: row["mean"] for row in rows}
+    best, frozen = scene.verdict["learner"], scene.verdict["frozen"]
+    if best in last and frozen in last:
+        return f"{scene.short(best)} ends at {say.percent(last[best], 0)} {where}, the frozen model at {say.percent(last[frozen], 0)}"
+    leader = max(last, key=last.__getitem__, default=None)
+    return f"{scene.short(leader)} ends highest, at {say.percent(last[leader], 0)} {where}" if leader else ""
+
+
+def memory(scene: Scene) -> Chart | None:
+    rows = [row for row in _curves(scene, "memory", "bytes") if row["high"] >= 0]
+    users = {row["learner"] for row in rows if row["mean"] > 0}
+    rows = [row for row in rows if row["learner"] in users]
+    if not rows:
+        return None
+    most = max(rows, key=lambda row: row["mean"])
+    title = f"Replay memory peaks at {say.size(most['mean'])}, with {scene.short(most['learner'])}"
+    note = "Bytes held for replay. Learners that keep nothing are not drawn."
+    return _lines(scene, "memory", rows, title, note, "Replay memory", digits=0)
+
+
+def plasticity(scene: Scene) -> Chart | None:
+    import altair as alt
+
+    measures = {"active_units": "Active units", "effective_rank": "Effective rank", "weight_norm": "Weight norm"}
+    rows = [{"measure": told, **row} for key, told in measures.items() for row in _curves(scene, "plasticity", key, most=40)]
+    if not rows:
+        return None
+    shown = [told for told in measures.values() if any(row["measure"] == told for row in rows)]
+    ends = first_and_last(scene.best, "plasticity", "active_units") if scene.best else None
+    if ends:
+        kept = "keeps" if ends[0] - ends[1] <= UNITS_LOST else "loses"
+        change = f"{say.percent(ends[0], 0)} active units at first, {say.percent(ends[1], 0)} at the end"
+        title = f"{scene.short(scene.best['label'])} {kept} its capacity to learn: {change}"
+    else:
+        title = "How much of each network is still in use"
+    base = alt.Chart(alt.NamedData("table")).mark_line(strokeWidth=2)
+    chart = base.encode(
+        x=event_axis(),
+        y=alt.Y("mean:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4)),
+        color=color(scene),
+        strokeDash=dash(scene),
+        opacity=focused(1.0),
+        detail="learner:N",
+        tooltip=[told_learner(), told_event(), alt.Tooltip("mean:Q", title="Value", format=".3~g")],
+    )
+    faceted = (
+        chart.properties(width=280, height=150)
+        .facet(facet=alt.Facet("measure:N", sort=shown, title=None, header=header()), columns=3)
+        .resolve_scale(y="independent")
+        .add_params(alt.param(name="focus", value=""))
+    )
+    note = "Share of hidden units that ever fire, effective rank of the last features, and norm of all weights, along the stream."
+    return Chart("plasticity", title, note, spec(faceted, note), columns(rows), present(scene, rows), panel=230)
+
+
+def drift(scene: Scene) -> Chart | None:
+    """Alarms of the detectors as ticks on the time axis."""
+    import altair as alt
+
+    order = [find(scene.learners, scene.verdict[key]) for key in ("frozen", "learner")]
+    watched = next((entry for entry in order if entry is not None and alarms(entry)), None)
+    if watched is None:
+        return None
+    found = alarms(watched)
+    rows = [
+        {"detector": detector, "seed": seed, "event": event}
+        for detector, runs in found.items()
+        for seed, events in enumerate(runs)
+        for event in thinned(events, ALARMS)
+    ]
+    if not rows:
+        return None
+    base = alt.Chart(alt.NamedData("table"))
+    ticks = base.mark_tick(thickness=2, size=20, color="var(--accent)", opacity=0.75).encode(
+        x=event_axis(domain=[0, scene.stream.get("events") or max(row["event"] for row in rows)]),
+        y=alt.Y("detector:N", sort=list(found), title=None, axis=names_axis(), scale=alt.Scale(domain=list(found))),
+        tooltip=[alt.Tooltip("detector:N", title="Detector"), told_event(), alt.Tooltip("seed:Q", title="Seed number")],
+    )
+    chart = alt.layer(*rules(scene), ticks).properties(width="container", height=44 * len(found) + 10)
+    counts = {detector: sum(map(len, runs)) / max(1, len(runs)) for detector, runs in found.items()}
+    told = say.listing(
+        [f"{code(detector)} {say.decimal(number, 1).removesuffix('.0')}" for detector, number in counts.items()]
+    )
+    title = f"Alarms per seed: {told}"
+    note = f"Each tick is an alarm of a drift detector that watches the errors of {scene.short(watched['label'])}, all seeds together."
+    return Chart("drift", title, note + rules_note(scene), spec(chart, f"{title}. {note}"), columns(rows))
+
+
+def _curves(scene: Scene, monitor: str, key: str, most: int = POINTS, **options: Any) -> list[dict[str, Any]]:
+    return [
+        {"learner": entry["label"], **row}
+        for entry in scene.learners
+        for row in curve(entry, monitor, key, most=most, **options)
+    ]
+
+
+def _lines(
+    scene: Scene,
+    name: str,
+    rows: list[dict[str, Any]],
+    title: str,
+    note: str,
+    axis: str,
+    accuracy: bool = False,
+    marked: bool = False,
+    digits: int = 4,
+) -> Chart | None:
+    """Mean lines with bands over seeds, rules at known changes, and the values at the event under the pointer."""
+    import altair as alt
+
+    if len({row["event"] for row in rows}) < 2:
+        return None
+    base = alt.Chart(alt.NamedData("table"))
+    if accuracy:
+        style = alt.Axis(format=".0%", tickCount=5)
+        y = alt.Y("mean:Q", title=axis, scale=alt.Scale(domainMin=0, nice=True), axis=style)
+        told = alt.Tooltip("mean:Q", title="Accuracy", format=".1%")
+        low, high = (alt.Tooltip(f"{key}:Q", title=f"95 % {key}", format=".1%") for key in ("low", "high"))
+    else:
+        style = alt.Axis(labelExpr="datum.value == 0 ? '0' : format(datum.value, '~s') + 'B'", tickCount=5)
+        y = alt.Y("mean:Q", title=axis, scale=alt.Scale(domainMin=0), axis=style)
+        told = alt.Tooltip("mean:Q", title="Bytes", format=",.0f")
+        low, high = (alt.Tooltip(f"{key}:Q", title=f"95 % {key}", format=",.0f") for key in ("low", "high"))
+    tips = [told_learner(), told_event(), told, low, high]
+    area = base.mark_area(interpolate="linear").encode(
+        x=event_axis(),
+        y=alt.Y("low:Q", title=axis),
+        y2="high:Q",
+        color=color(scene),
+        opacity=focused(0.14, 0.02),
+        detail="learner:N",
+    )
+    point = alt.OverlayMarkDef(size=24, filled=True) if marked else False
+    line = base.mark_line(strokeWidth=2.2, interpolate="linear", point=point).encode(
+        x=event_axis(), y=y, color=color(scene), strokeDash=dash(scene), opacity=focused(1.0), detail="learner:N"
+    )
+    near = alt.selection_point(
+        name="near", nearest=True, on="pointerover", clear="pointerout", fields=["event", "learner"], empty=False
+    )
+    dots = base.mark_point(filled=True, size=52, opacity=1).encode(
+        x=event_axis(),
+        y=y,
+        color=color(scene),
+        opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)),
+        tooltip=tips,
+    )
+    layers = [*rules(scene), area, line, dots.add_params(near)]
+    chart = alt.layer(*layers).properties(width="container", height=300).add_params(alt.param(name="focus", value=""))
+    return Chart(
+        name, title, note + rules_note(scene), spec(chart, f"{title}. {note}"), columns(rows, digits), present(scene, rows)
+    )
