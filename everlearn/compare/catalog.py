@@ -69,9 +69,10 @@ def values() -> dict[str, Any]:
 @cache
 def networks() -> dict[str, Any]:
     """Functions from a schema to a network."""
+    from everlearn.nn.foreign import FOREIGN
     from everlearn.nn.networks import NETWORKS
 
-    return dict(NETWORKS)
+    return {**NETWORKS, **FOREIGN}
 
 
 @cache
