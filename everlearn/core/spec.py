@@ -73,7 +73,7 @@ def build(call: Any, names: Mapping[str, Any], kind: str = "component", unknown:
     """Turn a `Call` tree (or a literal) into an object.
 
     names: what each name stands for; a function or class is called with the arguments, also when written without brackets,
-    unless it is marked by `plain = True`. unknown: asked for names that the table lacks (data sets on disk, say).
+    an import `module:name` only with them. unknown: asked for names that the table lacks (data sets on disk, say).
     """
     if isinstance(call, (list, tuple)):
         return type(call)(build(item, names, kind, unknown) for item in call)
@@ -82,6 +82,8 @@ def build(call: Any, names: Mapping[str, Any], kind: str = "component", unknown:
     if not isinstance(call, Call):
         return call
     target = lookup(call.name, names, kind, unknown)
+    if ":" in call.name and not call.called:
+        return target
     if not callable(target):
         if call.called:
             raise SpecError(f"{call.name} takes no arguments; write {call.name} without brackets.")
