@@ -8,7 +8,11 @@ Learners that keep statistics of features (class means, covariances) build on it
 import torch
 from torch import Tensor, nn
 
+from everlearn.core.errors import ArgumentError, InputError, check_count
 from everlearn.core.events import X
+from everlearn.core.guard import count_outputs
+
+SOURCES = ("input", "network")
 
 
 def last_linear(model: nn.Module) -> nn.Linear | None:
@@ -43,3 +47,49 @@ def features(model: nn.Module, x: X) -> Tensor:
         if handle is not None:
             handle.remove()
     return (seen[-1] if seen else output).flatten(1)
+
+
+def flattened(x: X) -> Tensor:
+    """(batch, d) float64: the rows themselves as features, bytes scaled to -0.5..0.5; the tensors of a dict side by side.
+
+    Raises InputError where a tensor is neither uint8 nor floating point: token numbers have no distance.
+
+    >>> flattened(torch.tensor([[[0, 255]]], dtype=torch.uint8)).tolist()
+    [[-0.5, 0.5]]
+    """
+    if not isinstance(x, Tensor):
+        return torch.cat([flattened(x[key]) for key in sorted(x)], dim=1)
+    if x.dtype == torch.uint8:
+        return x.flatten(1).double() / 255.0 - 0.5
+    if not x.dtype.is_floating_point:
+        raise InputError(f"rows of {x.dtype} cannot serve as features; use features='network', or convert them to float.")
+    return x.flatten(1).double()
+
+
+def feature_network(owner: str, model: nn.Module | None, source: str) -> nn.Module | None:
+    """What `embed` needs for a source of features: the model for "network", None for "input".
+
+    Raises ArgumentError for another source, or where "network" comes without a model. owner: the learner's name in messages.
+    """
+    if source not in SOURCES:
+        raise ArgumentError(f"{owner}: features must be 'input' or 'network', got {source!r}.")
+    if source == "network" and model is None:
+        raise ArgumentError(f"{owner}: features='network' needs a model, got None. Use features='input' to do without.")
+    return model if source == "network" else None
+
+
+def embed(network: nn.Module | None, x: X) -> Tensor:
+    """(batch, d) float64: the network's features of x, or the flattened rows where there is no network."""
+    return flattened(x) if network is None else features(network, x).double()
+
+
+def class_count(owner: str, model: nn.Module | None, classes: int | None) -> int:
+    """The number of classes a learner without a head of its own scores: as given, else read off the model.
+
+    Raises ArgumentError where neither tells, or the number is not an int >= 1.
+    """
+    found = classes if classes is not None or model is None else count_outputs(model)
+    if found is None:
+        raise ArgumentError(f"{owner}: the model has no linear layer to read the number of classes off; give classes=...")
+    check_count(owner, "classes", found)
+    return found
