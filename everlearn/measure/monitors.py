@@ -1,0 +1,22 @@
+"""The monitors that every comparison uses."""
+
+from everlearn.core.monitor import Monitor
+from everlearn.core.stream import Stream
+from everlearn.measure.cost import Cost
+from everlearn.measure.drift_monitor import DriftMonitor
+from everlearn.measure.matrix import AccuracyMatrix
+from everlearn.measure.memory_use import MemoryUse
+from everlearn.measure.plasticity import Plasticity
+from everlearn.measure.prequential import Prequential
+
+
+def standard(stream: Stream) -> list[Monitor]:
+    """New monitors for one run over a stream: the accuracy matrix where there are held-out sets and checkpoints, drift where
+    the learner is judged by its answers on the stream; the others always."""
+    monitors: list[Monitor] = [Prequential()]
+    if len(stream.held_out) and len(stream.checkpoints):
+        monitors.append(AccuracyMatrix())
+    monitors.append(Plasticity())
+    if stream.headline == "prequential":
+        monitors.append(DriftMonitor())
+    return [*monitors, MemoryUse(), Cost()]
