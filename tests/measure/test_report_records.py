@@ -180,7 +180,7 @@ def class_incremental(seeds=(0, 1, 2), learners=None, classes=10, experiences=5,
                     "matrix": matrix.tolist(),
                     "names": names,
                     "average_accuracy": float(average[-1]),
-                    "anytime_accuracy": float(average.mean()),
+                    "anytime_accuracy": float(np.mean([row[: place + 1].mean() for place, row in enumerate(matrix)])),
                     "forgetting": float((best - matrix[-1, :-1]).mean()) if experiences > 1 else 0.0,
                     "backward_transfer": float((matrix[-1] - matrix.diagonal())[:-1].mean()) if experiences > 1 else 0.0,
                     "per_class": per_class,
@@ -338,9 +338,9 @@ def too_close():
     """A gain that is smaller than its interval, and two learners that cannot be told apart."""
     near = {
         "frozen": ("frozen", False, 0.80, 0.80, 0.80, 0.0, 0),
-        "fine_tune": ("fine_tune", False, 0.802, 0.802, 0.802, 0.36, 0),
+        "fine_tune": ("fine_tune", False, 0.801, 0.801, 0.801, 0.36, 0),
         "retrain": ("retrain", True, 0.82, 0.82, 0.82, 41.0, 0),
-        "replay(capacity=1000)": ("replay", False, 0.804, 0.804, 0.804, 0.71, 1000),
+        "replay(capacity=1000)": ("replay", False, 0.802, 0.802, 0.802, 0.71, 1000),
     }
     return prequential(learners=near, drifts=(), noise=0.012)
 
@@ -410,4 +410,5 @@ def test_the_law_of_forgetting_is_the_one_above():
 def test_intervals_are_t_intervals():
     found = interval([1.0, 2.0, 3.0])
     assert found["mean"] == 2.0
-    assert abs(found["high"] - 2.0 - 4.302652729911275 / 3**0.5) < 1e-12
+    quantile = 0.95 / (2 * 0.975 * 0.025) ** 0.5  # of Student's t with two degrees of freedom, in closed form
+    assert abs(found["high"] - 2.0 - quantile / 3**0.5) < 1e-12

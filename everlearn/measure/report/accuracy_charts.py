@@ -3,13 +3,13 @@
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.reading import Entry, find
 from everlearn.measure.report.scene import (
+    NUMBER,
     Chart,
     Scene,
     color,
     focused,
     header,
     names_axis,
-    on_shade,
     present,
     shade,
     spec,
@@ -29,7 +29,7 @@ from everlearn.measure.report.series import (
 SETS = 24  # rows and columns of one accuracy matrix
 PANELS = 12  # classes with a panel of their own; more become a heat map
 CLASSES = 60  # rows of that heat map
-LOST = 16  # held-out sets in the chart of forgetting
+LOST = 10  # held-out sets in the chart of forgetting
 
 
 def matrix(scene: Scene) -> Chart | None:
@@ -76,17 +76,17 @@ def matrix(scene: Scene) -> Chart | None:
         alt.Tooltip("event:Q", title="After event", format=","),
         alt.Tooltip("accuracy:Q", title="Accuracy", format=".1%"),
     ]
-    cells = base.mark_rect(color="var(--accent)", cornerRadius=2, stroke="var(--card)", strokeWidth=1.5).encode(
+    cells = base.mark_rect(color="var(--heat)", cornerRadius=2, stroke="var(--card)", strokeWidth=1.5).encode(
         x=x, y=y, opacity=shade("accuracy"), tooltip=tips
     )
     layers = [cells]
     if len(steps) <= 10:
         layers.append(
-            base.mark_text(fontSize=11, tooltip=None).encode(
-                x=x, y=y, text=alt.Text("accuracy:Q", format=".0%"), color=on_shade("accuracy")
+            base.mark_text(fontSize=11, tooltip=None, color="var(--ink)").encode(
+                x=x, y=y, text=alt.Text("accuracy:Q", format=".0%")
             )
         )
-    height = len(sets) * max(20, min(52, 300 // len(sets)))
+    height = len(sets) * max(20, min(64, 330 // len(sets)))
     chart = (
         alt.layer(*layers).properties(width="container", height=height).add_params(alt.param(name="shown", value=shown[0]))
     )
@@ -178,7 +178,7 @@ def classes(scene: Scene) -> Chart | None:
     if len(labels) <= PANELS:
         note += ", with its 95 % interval."
         hue, panel = scene.looks[scene.best["label"]].color, alt.Chart()
-        x = alt.X("event:Q", title=None, axis=alt.Axis(tickCount=3, format="~s", grid=False))
+        x = alt.X("event:Q", title=None, axis=alt.Axis(tickCount=3, labelExpr=NUMBER, grid=False))
         axis = alt.Axis(format=".0%", values=[0, 0.5, 1])
         y = alt.Y("mean:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
         area = panel.mark_area(color=hue, opacity=0.18).encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q")
@@ -189,17 +189,29 @@ def classes(scene: Scene) -> Chart | None:
             alt.layer(area, line, data=alt.NamedData("table"))
             .properties(width=180, height=84)
             .facet(facet=alt.Facet("label:N", sort=labels, title=None, header=header()), columns=4)
+            .resolve_axis(x="independent")
         )
-        return Chart("classes", title, note, spec(chart, f"{title}. {note}"), columns(rows, 3), panel=118)
+        return Chart(
+            "classes",
+            title,
+            note,
+            spec(chart, f"{title}. {note}"),
+            columns(rows, 3),
+            wide=True,
+            panel=118,
+            panels=len(labels),
+        )
     note += "."
     if len(labels) > CLASSES:
         labels = [label for label in labels if label in sorted(last, key=last.__getitem__)[:CLASSES]]
         rows = [row for row in rows if row["label"] in set(labels)]
         note += f" The {CLASSES} classes that end lowest of {len(last)}."
     base = alt.Chart(alt.NamedData("table"))
-    cells = base.mark_rect(color="var(--accent)", stroke="var(--card)", strokeWidth=0.5).encode(
+    cells = base.mark_rect(color="var(--heat)", stroke="var(--card)", strokeWidth=0.5).encode(
         x=alt.X(
-            "event:O", title="Event", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False, format="~s")
+            "event:O",
+            title="Event",
+            axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False, labelExpr=NUMBER),
         ),
         y=alt.Y("label:N", sort=labels, title=None, axis=names_axis(10)),
         opacity=shade("mean"),
@@ -207,7 +219,7 @@ def classes(scene: Scene) -> Chart | None:
     )
     chart = alt.layer(cells).properties(width="container", height=13 * len(labels))
     rows = [{key: row[key] for key in ("label", "event", "mean")} for row in rows]
-    return Chart("classes", title, note, spec(chart, f"{title}. {note}"), columns(rows, 3))
+    return Chart("classes", title, note, spec(chart, f"{title}. {note}"), columns(rows, 3), wide=True)
 
 
 def final_classes(scene: Scene) -> Chart | None:
@@ -249,7 +261,9 @@ def final_classes(scene: Scene) -> Chart | None:
     lowest = labels[0]
     title = f"{scene.short(scene.best['label'])} is weakest on {say.quoted(lowest)}, at {say.percent(own[lowest], 0)}"
     note = "Accuracy of answers given before their labels were known, class by class, mean over seeds."
-    return Chart("final_classes", title, note, spec(chart, f"{title}. {note}"), columns(rows), present(scene, rows))
+    return Chart(
+        "final_classes", title, note, spec(chart, f"{title}. {note}"), columns(rows), present(scene, rows), wide=True
+    )
 
 
 def _best_first(scene: Scene) -> list[Entry]:

@@ -15,6 +15,7 @@ from everlearn.measure.report.series import best_and_last, classes_at_end, detec
 FORGOTTEN = 0.02  # a loss below two points is not called forgetting
 UNITS_LOST = 0.10  # a tenth of all units that fell silent
 RANK_LOST = 0.25  # a quarter of the effective rank
+TIMES = {1: "once", 2: "twice"}
 SLOWER = 0.10  # new sets learned this much worse at the end than at the start
 
 
@@ -102,7 +103,7 @@ def _changes(record: Mapping[str, Any], learners: Any, verdict: Mapping[str, Any
     if known:
         where = say.listing([say.count(event) for event in known], most=8)
         paragraphs = [
-            f"The data is known to change {'once' if len(known) == 1 else say.count(len(known)) + ' times'}, at event"
+            f"The data is known to change {TIMES.get(len(known), f'{say.count(len(known))} times')}, at event"
             f"{'' if len(known) == 1 else 's'} {where} of {say.count(stream.get('events'))}."
         ]
     else:
@@ -127,7 +128,7 @@ def _changes(record: Mapping[str, Any], learners: Any, verdict: Mapping[str, Any
         if say.known(scores["false_per_1000"]):
             parts.append(f"{say.decimal(scores['false_per_1000'], 1)} false alarms per 1,000 rows")
         if parts:
-            told.append(f"{code(detector)} {', '.join(parts)}")
+            told.append(f"{code(detector)}: {', '.join(parts)}")
     if told:
-        paragraphs.append(f"Drift detectors on the errors of {code(watched['label'])}: {'; '.join(told)}.")
+        paragraphs.append(f"Drift detectors on the errors of {code(watched['label'])}. {'; '.join(told)}.")
     return paragraphs

@@ -11,13 +11,13 @@ from typing import Any
 from everlearn.measure.report.accuracy_charts import classes, final_classes, forgetting, matrix
 from everlearn.measure.report.cost_chart import cost
 from everlearn.measure.report.curve_charts import drift, held_out, memory, plasticity, prequential
-from everlearn.measure.report.palette import looks
+from everlearn.measure.report.palette import looks_of
 from everlearn.measure.report.reading import PREQUENTIAL, ranked, role
 from everlearn.measure.report.scene import Chart, Scene
 from everlearn.measure.report.words import verdict_of
 
 LEARNERS = 16  # learners in one chart
-MAKERS = (held_out, prequential, cost, matrix, forgetting, final_classes, memory, drift, classes, plasticity)
+MAKERS = (held_out, prequential, cost, matrix, forgetting, memory, drift, final_classes, classes, plasticity)
 
 
 def charts(record: Mapping[str, Any]) -> list[Chart]:
@@ -26,7 +26,7 @@ def charts(record: Mapping[str, Any]) -> list[Chart]:
     verdict = verdict_of(record)
     kept = {verdict[key] for key in ("learner", "runner_up", "frozen", "retrain")}
     able.sort(key=lambda entry: entry["label"] not in kept)
-    scene = Scene(record, verdict, ranked(able[:LEARNERS]), looks(record["learners"]))
+    scene = Scene(record, verdict, ranked(able[:LEARNERS]), looks_of(record["learners"], verdict))
     order = (
         (prequential, *(maker for maker in MAKERS if maker is not prequential))
         if verdict["headline"] == PREQUENTIAL

@@ -1,5 +1,6 @@
 """Charts along the stream: accuracy, memory, plasticity, and the alarms of drift detectors."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,13 +57,15 @@ def _ends(scene: Scene, rows: Sequence[Mapping[str, Any]], where: str) -> str:
 
 
 def memory(scene: Scene) -> Chart | None:
-    rows = [row for row in _curves(scene, "memory", "bytes") if row["high"] >= 0]
+    rows = _curves(scene, "memory", "bytes")
     users = {row["learner"] for row in rows if row["mean"] > 0}
     rows = [row for row in rows if row["learner"] in users]
     if not rows:
         return None
-    most = max(rows, key=lambda row: row["mean"])
-    title = f"Replay memory peaks at {say.size(most['mean'])}, with {scene.short(most['learner'])}"
+    peaks = {label: max(row["mean"] for row in rows if row["learner"] == label) for label in users}
+    largest = [label for label, peak in peaks.items() if peak >= 0.99 * max(peaks.values())]
+    whose = scene.short(largest[0]) if len(largest) == 1 else f"{len(largest)} learners"
+    title = f"Replay memory peaks at {say.size(max(peaks.values()))}, with {whose}"
     note = "Bytes held for replay. Learners that keep nothing are not drawn."
     return _lines(scene, "memory", rows, title, note, "Replay memory", digits=0)
 
@@ -85,7 +88,7 @@ def plasticity(scene: Scene) -> Chart | None:
     base = alt.Chart(alt.NamedData("table")).mark_line(strokeWidth=2)
     chart = base.encode(
         x=event_axis(),
-        y=alt.Y("mean:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4)),
+        y=alt.Y("mean:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4, labelFlush=True)),
         color=color(scene),
         strokeDash=dash(scene),
         opacity=focused(1.0),
@@ -99,7 +102,8 @@ def plasticity(scene: Scene) -> Chart | None:
         .add_params(alt.param(name="focus", value=""))
     )
     note = "Share of hidden units that ever fire, effective rank of the last features, and norm of all weights, along the stream."
-    return Chart("plasticity", title, note, spec(faceted, note), columns(rows), present(scene, rows), panel=230)
+    table, labels = columns(rows), present(scene, rows)
+    return Chart("plasticity", title, note, spec(faceted, note), table, labels, wide=True, panel=200, panels=len(shown))
 
 
 def drift(scene: Scene) -> Chart | None:
@@ -132,7 +136,7 @@ def drift(scene: Scene) -> Chart | None:
     )
     title = f"Alarms per seed: {told}"
     note = f"Each tick is an alarm of a drift detector that watches the errors of {scene.short(watched['label'])}, all seeds together."
-    return Chart("drift", title, note + rules_note(scene), spec(chart, f"{title}. {note}"), columns(rows))
+    return Chart("drift", title, note + rules_note(scene), spec(chart, f"{title}. {note}"), columns(rows), wide=True)
 
 
 def _curves(scene: Scene, monitor: str, key: str, most: int = POINTS, **options: Any) -> list[dict[str, Any]]:
@@ -162,7 +166,9 @@ def _lines(
     base = alt.Chart(alt.NamedData("table"))
     if accuracy:
         style = alt.Axis(format=".0%", tickCount=5)
-        y = alt.Y("mean:Q", title=axis, scale=alt.Scale(domainMin=0, nice=True), axis=style)
+        floor = math.floor(10 * min(row["low"] for row in rows)) / 10
+        start = floor if floor >= 0.3 else 0.0
+        y = alt.Y("mean:Q", title=axis, scale=alt.Scale(domainMin=start, nice=True), axis=style)
         told = alt.Tooltip("mean:Q", title="Accuracy", format=".1%")
         low, high = (alt.Tooltip(f"{key}:Q", title=f"95 % {key}", format=".1%") for key in ("low", "high"))
     else:

@@ -63,8 +63,8 @@ MEASURES = (
     Measure(
         "anytime_accuracy",
         "Anytime accuracy",
-        "Average accuracy over the held-out sets, averaged over all checkpoints: how good the model was all along.",
-        "1/<i>T</i> Σ<sub>i</sub> average accuracy after checkpoint <i>i</i>",
+        "Average accuracy on what had been taught by then, averaged over all checkpoints: how good the model was all along.",
+        f"1/<i>T</i> Σ<sub>i</sub> mean<sub>j≤i</sub> {A}<sub>i,j</sub>",
         "high",
         100,
         "%",

@@ -21,13 +21,19 @@
     return Array.from({ length }, (_, index) => Object.fromEntries(keys.map((key) => [key, table[key][index]])));
   }
 
-  function sized(part, width) {
+  function sized(part, width, more) {
     const spec = structuredClone(part.spec);
     spec.datasets = { ...spec.datasets, table: rows(part.table) };
     if (part.panel) {
-      const count = Math.max(1, Math.min(spec.columns, Math.floor(width / (part.panel + 46))));
+      // As many panels in a row as fit; where they come out even, without a gap in the last row.
+      const own = spec.resolve?.scale?.y === "independent" ? 46 : 0; // room for an axis of every panel, or of the first one
+      const panels = part.panels;
+      const most = Math.max(1, Math.min(panels, Math.floor((width - 40) / (part.panel + own + 20))));
+      const even = Array.from({ length: most }, (_, index) => most - index).find((count) => panels % count === 0);
+      const count = even > most / 2 ? even : most;
       spec.columns = count;
-      spec.spec.width = Math.max(60, Math.floor(width / count) - 60);
+      spec.spec.width = Math.floor((width - (own ? 0 : 40) - 20 * (count - 1)) / count) - own - 6 + Math.floor(more / count);
+      spec.facet.header.labelLimit = spec.spec.width;
     }
     return spec;
   }
@@ -39,7 +45,13 @@
     part.width = box.clientWidth;
     try {
       views.get(name)?.finalize();
-      views.set(name, (await vegaEmbed(box, sized(part, box.clientWidth), options)).view);
+      let { view } = await vegaEmbed(box, sized(part, part.width, 0), options);
+      const left = part.width - box.querySelector("svg").getAttribute("width");
+      if (part.panel && Math.abs(left) > 8) {
+        view.finalize(); // axes took less or more room than was guessed: share what is left among the panels
+        view = (await vegaEmbed(box, sized(part, part.width, left - 4), options)).view;
+      }
+      views.set(name, view);
     } catch (error) {
       box.innerHTML = "";
       const text = document.createElement("p");

@@ -6,6 +6,7 @@ request, so the page can be mailed, archived and opened offline. User data is es
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 from everlearn.core.state import write_atomic
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.charts import Chart, charts
-from everlearn.measure.report.measures import MEASURES
-from everlearn.measure.report.palette import looks
-from everlearn.measure.report.reading import find, half_width, mean, role
-from everlearn.measure.report.table import columns_of, lines
+from everlearn.measure.report.measures import BY_KEY, MEASURES
+from everlearn.measure.report.palette import looks_of
+from everlearn.measure.report.reading import find, mean, role
+from everlearn.measure.report.table import cell, columns_of, lines
 from everlearn.measure.report.words import score_in_words, sentences, verdict_of, verdict_sentence
 
 HERE = Path(__file__).parent
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 CODES = {"adapt": "Adapt", "do_not_adapt": "Do not adapt", "too_close": "Too close to tell"}
 
 
@@ -33,11 +35,17 @@ def render(record: Mapping[str, Any]) -> str:
     )
     environment.filters["prose"] = prose
     environment.filters["breaks"] = breaks
+    record = printable(record)
+    stream = record.get("stream") or {}
     verdict, drawn = verdict_of(record), charts(record)
-    data = {chart.name: {"spec": chart.spec, "table": chart.table, "panel": chart.panel} for chart in drawn}
+    data = {
+        chart.name: {"spec": chart.spec, "table": chart.table, "panel": chart.panel, "panels": chart.panels}
+        for chart in drawn
+    }
     return environment.get_template("template.html").render(
         record=record,
-        stream=record.get("stream") or {},
+        name=stream.get("name") or "comparison",
+        facts=settings({key: stream.get(key) for key in ("events", "deployed", "rows")}),
         verdict=verdict,
         badge=CODES[verdict["code"]],
         headline=verdict_sentence(record),
@@ -49,7 +57,7 @@ def render(record: Mapping[str, Any]) -> str:
         seeds=say.seeds(verdict["seeds"]),
         charts=drawn,
         wide=wide(drawn),
-        looks=looks(record["learners"]),
+        looks=looks_of(record["learners"], verdict),
         settings=settings(record.get("config") or {}),
         environment=settings(record.get("environment") or {}),
         command=(record.get("config") or {}).get("command"),
@@ -73,16 +81,16 @@ def prose(text: str) -> Any:
 
     pieces = text.split("`")
     return Markup("").join(
-        Markup("<code>{}</code>").format(piece) if index % 2 else escape(piece) for index, piece in enumerate(pieces)
+        Markup("<code>{}</code>").format(breaks(piece)) if index % 2 else escape(piece) for index, piece in enumerate(pieces)
     )
 
 
 def breaks(label: str) -> Any:
-    """An escaped call string that a narrow column may break after brackets, commas, dots and underscores."""
+    """An escaped call string that a narrow column may break after brackets and commas."""
     from markupsafe import Markup, escape
 
     return Markup("").join(
-        escape(character) + Markup("<wbr>") if character in "(,=._" else escape(character) for character in label
+        escape(character) + Markup("<wbr>") if character in "(," else escape(character) for character in label
     )
 
 
@@ -95,9 +103,20 @@ def embedded(value: Any) -> Any:
     return Markup(text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
+def printable(value: Any) -> Any:
+    """The same value with control characters and line separators in its texts made spaces: Vega's parser refuses them."""
+    if isinstance(value, str):
+        return value if value.isprintable() else UNPRINTABLE.sub(" ", value)
+    if isinstance(value, Mapping):
+        return {printable(key) if isinstance(key, str) else key: printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [printable(item) for item in value]
+    return value
+
+
 def wide(drawn: Sequence[Chart]) -> set[str]:
-    """Charts that take the whole width: the first, those of several panels, and the last of the others where they are odd."""
-    halves = [chart.name for chart in drawn[1:] if not chart.panel]
+    """Charts that take the whole width: the first, those that ask for it, and the last of the others where they are odd."""
+    halves = [chart.name for chart in drawn[1:] if not chart.wide]
     return {chart.name for chart in drawn} - set(halves[: len(halves) // 2 * 2])
 
 
@@ -140,12 +159,10 @@ def glossary(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     for item in MEASURES:
         if not any(mean(entry, item.key) is not None for entry in record["learners"] if role(entry) != "failed"):
             continue
-        value, half = mean(learner, item.key), half_width(learner, item.key)
-        figure = item.write(value)
-        if value is not None and half is not None and item.interval:
-            figure += f" ± {item.write(half)}"
+        figure = say.NONE if learner is None else cell(learner, item).written(item)
+        formula = BY_KEY[verdict["headline"]].formula if item.key == "score" else item.formula
         words = f"{item.words} Here: {score_in_words(record)}." if item.key == "score" else item.words
-        found.append({"title": item.title, "words": words, "formula": trusted(item.formula), "figure": figure})
+        found.append({"title": item.title, "words": words, "formula": trusted(formula), "figure": figure})
     return found
 
 
@@ -157,6 +174,8 @@ def settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, value in config.items():
         if key == "command" or value is None:
             continue
+        if isinstance(value, Mapping):
+            value = {name: item for name, item in value.items() if item is not None}
         if isinstance(value, (Mapping, list)):
             flow = isinstance(value, list) and all(isinstance(item, (int, float)) for item in value)
             text = yaml.safe_dump(value, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=10_000).strip()

@@ -14,6 +14,8 @@ from everlearn.measure.report.reading import Entry, find, short_names
 from everlearn.measure.report.series import thinned
 
 RULES = 60  # changes marked in one chart
+MANY = 12  # changes above which their marks are faint
+NUMBER = "datum.value < 10000 ? format(datum.value, ',') : format(datum.value, '~s')"  # labels of an axis that counts events
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Chart:
     """One figure of the page.
 
     spec: Vega-Lite, whose data is named "table"; table: columns; title: a sentence; note: how to read it; learners: labels
-    for the legend; choices: values of the parameter "shown", the first one chosen; panel: least width of one panel in
-    pixels, 0 for a chart of one panel.
+    for the legend; choices: values of the parameter "shown", the first one chosen; wide: whether it takes the page's width;
+    panel: least width of one panel in pixels, 0 for a chart of one panel; panels: how many.
     """
 
     name: str
@@ -32,7 +34,9 @@ class Chart:
     table: dict[str, list[Any]]
     learners: list[str] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)
+    wide: bool = False
     panel: int = 0
+    panels: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,17 +101,13 @@ def shade(key: str) -> Any:
     return alt.Opacity(f"{key}:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.05, 1], clamp=True))
 
 
-def on_shade(key: str) -> Any:
-    import altair as alt
-
-    return alt.condition(f"datum.{key} > 0.6", alt.value("var(--on-accent)"), alt.value("var(--ink)"))
-
-
 def event_axis(domain: list[int] | None = None) -> Any:
     import altair as alt
 
     scale = alt.Scale(nice=False, domain=domain) if domain else alt.Scale(nice=False, zero=False)
-    return alt.X("event:Q", title="Event", scale=scale, axis=alt.Axis(format="~s", tickCount=6, grid=False))
+    return alt.X(
+        "event:Q", title="Event", scale=scale, axis=alt.Axis(labelExpr=NUMBER, tickCount=6, labelSeparation=8, grid=False)
+    )
 
 
 def names_axis(size: int = 12) -> Any:
@@ -158,7 +158,8 @@ def rules(scene: Scene) -> list[Any]:
     for told, dash in (("deployed", []), ("the data changes", [4, 4])):
         events = [{"event": event, "what": told} for event, what in marks if what == told]
         if events:
-            rule = alt.Chart(alt.InlineData(values=events)).mark_rule(color="var(--muted)", strokeDash=dash, opacity=0.7)
+            faint = 0.7 if len(events) <= MANY else 0.25
+            rule = alt.Chart(alt.InlineData(values=events)).mark_rule(color="var(--muted)", strokeDash=dash, opacity=faint)
             layers.append(rule.encode(x="event:Q", tooltip=[alt.Tooltip("what:N", title="Here"), told_event()]))
     return layers
 

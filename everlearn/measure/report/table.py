@@ -22,6 +22,12 @@ class Cell:
     spread: str
     best: bool = False
 
+    def written(self, item: Measure) -> str:
+        """The figure in full, with its unit: '3.5 ± 0.3 points'."""
+        if self.value is None or not item.interval:
+            return item.write(self.value)
+        return f"{self.text} {self.spread}".strip() + (say.SPACE + item.unit if item.unit else "")
+
 
 @dataclass(frozen=True)
 class Line:
@@ -54,11 +60,12 @@ def lines(record: Mapping[str, Any]) -> list[Line]:
         elif label == verdict["runner_up"]:
             mark = "runner-up"
         error = " ".join(str(entry.get("error") or "no score").split()) if part == "failed" else ""
-        found.append(Line(label, part, mark, error, [_cell(entry, item, best[item.key]) for item in measures]))
+        found.append(Line(label, part, mark, error, [cell(entry, item, best[item.key]) for item in measures]))
     return found
 
 
-def _cell(entry: Entry, item: Measure, best: float | None) -> Cell:
+def cell(entry: Entry, item: Measure, best: float | None = None) -> Cell:
+    """One figure of one learner; `best` is the best of its column among learners that may be recommended."""
     value, half = mean(entry, item.key), half_width(entry, item.key)
     if value is None:
         return Cell(None, say.NONE, "")
@@ -69,8 +76,10 @@ def _cell(entry: Entry, item: Measure, best: float | None) -> Cell:
 
 
 def _places(scaled: float, item: Measure) -> int:
-    """Decimal places of a figure and of its half-width: one for accuracies, two significant figures for the rest."""
+    """Decimal places of a figure and of its half-width: one for accuracies and ranks, two significant figures for the rest."""
     if item.unit in ("%", "points"):
+        return 1
+    if item.unit == "" and item.interval:
         return 1
     if item.unit == "" or scaled == 0 or abs(scaled) >= 100:
         return 0
@@ -81,6 +90,6 @@ def _best(record: Mapping[str, Any], item: Measure) -> float | None:
     """The best figure among learners that may be recommended; None where one alone has it."""
     values = [mean(entry, item.key) for entry in record["learners"] if role(entry) == "learner"]
     known = [value for value in values if value is not None]
-    if len(known) < 2 or not item.better or min(known) == max(known):
+    if len(known) < 2 or not item.better or not item.interval or min(known) == max(known):
         return None
     return max(known) if item.better == "high" else min(known)

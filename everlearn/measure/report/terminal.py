@@ -4,34 +4,42 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from everlearn.measure.report.table import columns_of, lines
-from everlearn.measure.report.words import sentences, verdict_sentence
+from everlearn.measure.report.words import sentences, verdict_of, verdict_sentence
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
 STYLES = {"adapt": "bold green", "do_not_adapt": "bold yellow", "too_close": "bold cyan"}
+COLUMNS = ("score", "forgetting", "update_ms", "predict_ms_p99", "seconds", "replay_bytes")  # the rest is on the page
+SPREAD = ("score", "forgetting")  # columns in which the half-width stands beside the mean
 
 
 def terminal_table(record: Mapping[str, Any]) -> "Table":
-    """Learners with mean and half-width of the 95 % interval, best score first; the best of each column is bold.
+    """Learners with mean and half-width of the 95 % interval, best score first; the best within the budget is green.
 
     Returns a rich Table, whose title is the verdict in one sentence.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(_plain(verdict_sentence(record))), title_style="bold", title_justify="left", header_style="dim")
-    table.add_column("Learner", overflow="fold")
-    for item in columns_of(record):
-        table.add_column(f"{item.title}\n{item.unit}".rstrip(), justify="right", no_wrap=True)
-    table.add_column("")
+    title = Text(_plain(verdict_sentence(record)), style=STYLES[verdict_of(record)["code"]])
+    table = Table(title=title, title_justify="left", header_style="dim", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Learner", overflow="fold", min_width=16)
+    measures = columns_of(record)
+    kept = [place for place, item in enumerate(measures) if item.key in COLUMNS]
+    for item in (measures[place] for place in kept):
+        table.add_column(f"{item.title}\n{item.unit}".rstrip(), justify="right")
+    table.add_column("", overflow="fold")
     for line in lines(record):
         faint = "dim" if line.role in ("failed", "outside") else ""
         texts = []
-        for cell in line.cells:
-            figure = Text(cell.text, style="bold green" if cell.best else faint)
-            texts.append(figure + Text(f" {cell.spread}", style="dim") if cell.spread else figure)
+        for place in kept:
+            cell = line.cells[place]
+            texts.append(Text(cell.text, style="bold green" if cell.best else faint, no_wrap=True))
+            if cell.spread and measures[place].key in SPREAD:
+                texts[-1] += Text(f" {cell.spread}", style="dim")
         style = "bold" if line.mark == "recommended" else faint
         table.add_row(
             Text(line.label, style=style), *texts, Text(line.error or line.mark, style="red" if line.error else style)
@@ -44,17 +52,11 @@ def terminal_summary(record: Mapping[str, Any]) -> "Text":
     from rich.text import Text
 
     text = Text()
-    text.append(_plain(verdict_sentence(record)) + "\n", style=STYLES[_code(record)])
+    text.append(_plain(verdict_sentence(record)) + "\n", style=STYLES[verdict_of(record)["code"]])
     for question, paragraphs in sentences(record):
         text.append(f"\n{question}\n", style="bold")
         text.append(_plain(paragraphs[0]) + "\n")
     return text
-
-
-def _code(record: Mapping[str, Any]) -> str:
-    from everlearn.measure.report.words import verdict_of
-
-    return verdict_of(record)["code"]
 
 
 def _plain(text: str) -> str:

@@ -184,7 +184,8 @@ def _which(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
         paragraphs.append(" ".join([opening, *_runner_up(learners, verdict, learner, second)]))
         given = _given_up(learners, verdict, learner)
         if given:
-            paragraphs.append(f"What it gives up: {'; '.join(given)}.")
+            verb = "gives" if verdict["code"] == "adapt" else "would give"
+            paragraphs.append(f"What it {verb} up: {'; '.join(given)}.")
     budget = (record.get("config") or {}).get("budget")
     limited = budget and budget not in ("budget()", "None")
     paragraphs.append(f"The budget: {code(budget)}." if limited else "No limit was set on the budget.")
