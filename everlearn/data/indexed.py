@@ -8,6 +8,7 @@ and `stream[i]` costs one batch whatever i is. Nothing is copied but the rows of
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from math import gcd
 
@@ -87,7 +88,9 @@ class Indexed(Stream):
         if self._seed is None:
             return self._rows(slice(session.start + low, session.start + high), number)
         stride, shift = permutation(session.count, self._seed, number, turn)
-        return self._rows(session.start + (torch.arange(low, high) * stride + shift) % session.count, number)
+        first = low * stride + shift
+        places = torch.arange(first, first + (high - low) * stride, stride).remainder_(session.count)
+        return self._rows(places.add_(session.start) if session.start else places, number)
 
     def sizes(self) -> list[int]:
         """The number of rows of each event, 0 for a boundary, without making the events."""
@@ -98,13 +101,13 @@ class Indexed(Stream):
         return counts
 
     def _rows(self, places: Tensor | slice, number: int) -> Batch:
-        index = places if self._order is None else self._order[places]
-        x, y, time = self._data.x[index], self._data.y[index], self._data.time
+        index = places if self._order is None else _take(self._order, places)
+        x, y, time = _take(self._data.x, index), _take(self._data.y, index), self._data.time
         return Batch(
             x if self._transform is None else self._transform(x, number),
             y,
             task=number if self._tasks else None,
-            time=None if time is None else time[index],
+            time=None if time is None else _take(time, index),
         )
 
 
@@ -151,6 +154,12 @@ def place(index: int, length: int) -> int:
     return index % length
 
 
+def _take(values: Tensor, index: Tensor | slice) -> Tensor:
+    """The rows that an index names; a slice is a view."""
+    return values[index] if isinstance(index, slice) else values.index_select(0, index)
+
+
+@lru_cache(maxsize=1024)
 def permutation(count: int, seed: int, *labels: object) -> tuple[int, int]:
     """(stride, shift) such that i -> (stride * i + shift) mod count is a permutation, drawn from (seed, labels)."""
     number = derive(seed, "pass", *labels)

@@ -15,7 +15,6 @@ import numpy
 import torch
 from torch import Tensor
 
-from everlearn.core.errors import InputError
 from everlearn.core.spec import describe
 
 Fields = dict[str, Tensor]
@@ -35,10 +34,11 @@ class Plan:
 
 
 class Keeper(ABC):
-    """The state of one rule in one memory. labelled: whether it needs y."""
+    """The state of one rule in one memory. labelled: whether it needs y; measured: whether it needs distances between rows."""
 
     parts: ClassVar[tuple[str, ...]] = ()
     labelled: ClassVar[bool] = False
+    measured: ClassVar[bool] = False
     nbytes: int = 0  # of the statistics it keeps beside the rows
 
     @abstractmethod
@@ -169,6 +169,7 @@ class HerdingKeeper(Keeper):
 
     parts = ("members", "offered", "sums")
     labelled = True
+    measured = True
 
     def __init__(self) -> None:
         self.members: dict[int, list[int]] = {}  # class -> slots, in the order of choice: the first k are the best k
@@ -256,11 +257,7 @@ def herd(features: numpy.ndarray, mean: numpy.ndarray, count: int) -> list[int]:
 
 def _features(values: Fields) -> numpy.ndarray:
     """(rows, size) float64: the field `feature` where it is kept, else x flattened."""
-    chosen = values.get("feature", values.get("x"))
-    if chosen is None:
-        raise InputError(
-            "herding: x is a dict, so rows have no distance; insert a field `feature` of shape (rows, size) as well."
-        )
+    chosen = values["feature"] if "feature" in values else values["x"]
     return chosen.reshape(len(chosen), -1).to("cpu", torch.float64).numpy()
 
 

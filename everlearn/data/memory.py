@@ -95,6 +95,10 @@ class Memory(Store):
         """
         values = _flatten(x, fields)
         count = self._check(values)
+        if self.keeper.measured and "x" not in values and "feature" not in values:
+            raise InputError(
+                f"memory: {self.keep!r} has no distance between rows of a dict; insert a field `feature` (rows, size) as well."
+            )
         labels = self._labels(values) if self.keeper.labelled else []
         if not self.tensors:
             self._begin(values)
