@@ -12,13 +12,14 @@ Dohare et al. (2024), Loss of plasticity in deep continual learning, Nature 632.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import check_count, check_range
-from everlearn.core.events import Batch, Event, X, join, map_x, rows
+from everlearn.core.events import Batch, Event, X, join, map_x, rows, size
 from everlearn.core.learner import Learner
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.stream import HeldOut, Stream
@@ -90,19 +91,23 @@ class Plasticity(Monitor):
 
 
 def probe_rows(stream: Stream, count: int) -> X:
-    """`count` rows (fewer on a short stream), the first ones of batches evenly spread over the stream."""
+    """`count` rows (fewer on a short stream), taken in equal parts from places spread evenly over the stream."""
     places = sorted({index * len(stream) // SPREAD for index in range(SPREAD)})
-    found: X | None = None
-    have = 0
     share = -(-count // len(places))
-    for place in places:
-        event = next((stream[index] for index in range(place, len(stream)) if isinstance(stream[index], Batch)), None)
-        if event is None or have >= count:
-            break
-        part = rows(event.x, slice(0, min(share, count - have)))
-        have += len(next(iter(part.values())) if isinstance(part, dict) else part)
-        found = part if found is None else join(found, part)
-    return found
+    parts: list[X] = []
+    missing = count
+    for place, following in zip(places, [*places[1:], len(stream)], strict=True):
+        wanted = min(share, missing)
+        for index in range(place, following):
+            event = stream[index]
+            if wanted and isinstance(event, Batch):
+                part = rows(event.x, slice(0, wanted))
+                parts.append(part)
+                wanted -= size(part)
+                missing -= size(part)
+            if not wanted:
+                break
+    return reduce(join, parts)
 
 
 def inspect_networks(learner: Learner, x: X, threshold: float = 0.0) -> dict[str, Any]:
