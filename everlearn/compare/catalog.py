@@ -94,7 +94,7 @@ def sources() -> dict[str, Any]:
 def stream_text(text: str, *, target: str | None = None, time: str | None = None) -> str:
     """The full call string behind a short one.
 
-    `my.csv` with a target becomes prequential(table(...)); a data set's bare name becomes split(NAME, experiences=5).
+    `my.csv` with a target becomes prequential(table(...)); a data set's bare name becomes split(NAME, experiences=5, epochs=3).
     """
     if any(text.lower().endswith("." + ending) for ending in TABLES):
         if target is None:
@@ -107,7 +107,7 @@ def stream_text(text: str, *, target: str | None = None, time: str | None = None
     if call.name in scenarios() or ":" in call.name:
         return str(call)
     timed = call.name == "table"
-    return f"prequential({call})" if timed else f"split({call}, experiences=5)"
+    return f"prequential({call})" if timed else f"split({call}, experiences=5, epochs=3)"
 
 
 def build_stream(text: str, seed: int) -> Stream:

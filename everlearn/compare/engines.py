@@ -7,11 +7,13 @@ use one thread each, so that a figure does not depend on how many of them there 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from queue import Empty
 from typing import Any
 
@@ -58,9 +60,8 @@ def process(jobs: Sequence[Job], workers: int, progress: Progress) -> Iterator[d
         min(workers, len(jobs)), mp_context=context, initializer=_enter_worker, initargs=(queue, os.getpid())
     )
     try:
-        waiting: set[Future] = set()
-        for job in jobs:
-            waiting.add(_submit(pool, job))
+        with _main_left_alone(jobs):
+            waiting: set[Future] = {pool.submit(_work, job) for job in jobs}
         while waiting:
             done, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             _drain(queue, progress)
@@ -78,8 +79,23 @@ def process(jobs: Sequence[Job], workers: int, progress: Progress) -> Iterator[d
             child.terminate()
 
 
-def _submit(pool: ProcessPoolExecutor, job: Job) -> Future:
-    return pool.submit(_work, job)
+@contextmanager
+def _main_left_alone(jobs: Sequence[Job]) -> Iterator[None]:
+    """Keep new processes from importing the caller's main module, unless a job is a function of it.
+
+    So a script needs no `if __name__ == "__main__"`, and a notebook or standard input works as well.
+    """
+    main = sys.modules["__main__"]
+    if any(getattr(source, "__module__", "") == "__main__" for job in jobs for source in (job.learner, job.stream)):
+        yield
+        return
+    held = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    for name in held:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        vars(main).update(held)
 
 
 def _drain(queue: Any, progress: Progress) -> None:

@@ -15,10 +15,12 @@ from everlearn.core.spec import describe
 class SGD:
     """Stochastic gradient descent with momentum; fused into one kernel per step.
 
+    lr: 0.1, the rate of Chaudhry et al. (2019, arXiv 1902.10486) for replay on small images; momentum and weight_decay: 0.
+
     Reference: Sutskever et al. (2013), On the importance of initialization and momentum in deep learning.
     """
 
-    lr: float = 0.05
+    lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
     name: ClassVar[str] = "sgd"

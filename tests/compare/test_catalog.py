@@ -24,9 +24,9 @@ def test_every_final_learner_is_found_by_its_name():
 @pytest.mark.parametrize(
     ("short", "full"),
     [
-        ("digits", "split(digits, experiences=5)"),
+        ("digits", "split(digits, experiences=5, epochs=3)"),
         ("split( digits , experiences = 3)", "split(digits, experiences=3)"),
-        ("cifar100_12k(labels='coarse')", "split(cifar100_12k(labels='coarse'), experiences=5)"),
+        ("cifar100_12k(labels='coarse')", "split(cifar100_12k(labels='coarse'), experiences=5, epochs=3)"),
         ("table('a.csv', target='y')", "prequential(table('a.csv', target='y'))"),
     ],
 )
