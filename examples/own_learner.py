@@ -24,7 +24,7 @@ class Surprise(Learner):
     def __init__(self, model, *, rate=0.05, seed=0):
         self.rate = rate
         self.descent = Descent(model, SGD(lr=rate), seed)
-        self.guard = Guard(self.name, count_outputs(model))
+        self.guard = Guard(self.name, count_outputs(model), model=model)
         self.usual = 1.0  # the running mean of losses: state, so it stands in `parts`
 
     def predict(self, x):

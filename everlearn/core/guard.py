@@ -1,31 +1,34 @@
 """Input is checked once, where it enters a learner, before any state changes.
 
 One pass over x proves it finite: a sum is finite only if every term is (an overflowing sum is looked at again, term by
-term). The shape and dtype of the first batch are the rule for all that follow.
+term). The shape and dtype of the first batch are the rule for all that follow; before it, one row is tried on the network.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import InputError
-from everlearn.core.events import Batch, X
+from everlearn.core.events import Batch, X, rows
 
 
 class Guard:
     """Refuses wrong shapes, dtypes, NaN, infinities and labels out of range, in one sentence each.
 
     owner: the learner's name in messages; classes: the number of classes y may name, or None where it is not known;
-    finite=False lets NaN through as "missing" (estimators that handle it say so).
+    finite=False lets NaN through as "missing" (estimators that handle it say so); model: the network that x must fit, tried on
+    one row for as long as nothing was learned (without it, the first batch is not known to fit until the network has failed).
     """
 
     parts = ("shapes", "dtypes")
 
-    def __init__(self, owner: str, classes: int | None = None, finite: bool = True):
+    def __init__(self, owner: str, classes: int | None = None, finite: bool = True, model: nn.Module | None = None):
         self.owner = owner
         self.classes = classes
         self.finite = finite
+        self.model = model
         self.shapes: list[list[int]] = []
         self.dtypes: list[str] = []
 
@@ -36,25 +39,50 @@ class Guard:
         self.inputs(batch.x)
         if batch.y is not None:
             self._labels(batch.y, len(batch))
+        for name, value in (("time", batch.time), ("id", batch.id)):
+            if value is not None and len(value) != len(batch):
+                raise InputError(f"{self.owner}: {name} must name each of the {len(batch)} rows of x, got {len(value)}.")
         if not self.shapes:
             self.shapes, self.dtypes = _layout(batch.x)
 
     def inputs(self, x: X) -> None:
         """Refuse an x whose rows differ from those learned from, or that is not finite."""
         if isinstance(x, Tensor):
-            if self.shapes and (len(self.shapes) > 1 or list(x.shape[1:]) != self.shapes[0] or str(x.dtype) != self.dtypes[0]):
+            if self.shapes and (
+                len(self.shapes) > 1 or list(x.shape[1:]) != self.shapes[0] or str(x.dtype) != self.dtypes[0]
+            ):
                 self._differs(x)
             self._tensor(x, "x")
-            return
-        if not isinstance(x, dict) or not x or not all(isinstance(value, Tensor) for value in x.values()):
+        else:
+            self._mapping(x)
+        if not self.shapes and self.model is not None:
+            self._try(self.model, x)
+
+    def _mapping(self, x: X) -> None:
+        if not isinstance(x, Mapping) or not x or not all(isinstance(value, Tensor) for value in x.values()):
             raise InputError(f"{self.owner}: x must be a tensor or a dict of tensors, got {type(x).__name__}.")
-        if len({len(value) for value in x.values()}) != 1:
-            lengths = {key: len(value) for key, value in x.items()}
+        lengths = {key: len(value) if value.ndim else 0 for key, value in x.items()}
+        if len(set(lengths.values())) != 1:
             raise InputError(f"{self.owner}: every tensor in x needs the same number of rows, got {lengths}.")
         if self.shapes and _layout(x) != (self.shapes, self.dtypes):
             self._differs(x)
         for key, value in x.items():
             self._tensor(value, f"x[{key!r}]")
+
+    def _try(self, model: nn.Module, x: X) -> None:
+        """One row through the network, so that what does not fit is refused while nothing has changed."""
+        training = model.training
+        try:
+            model.eval()
+            with torch.no_grad():
+                model(rows(x, slice(0, 1)))
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            shapes, dtypes = _layout(x)
+            raise InputError(
+                f"{self.owner}: the network cannot take rows of shape {_plain(shapes)} and dtype {_plain(dtypes)}: {error}"
+            ) from error
+        finally:
+            model.train(training)
 
     def _differs(self, x: X) -> None:
         shapes, dtypes = _layout(x)
@@ -95,8 +123,9 @@ def count_outputs(model: nn.Module) -> int | None:
 
 
 def _layout(x: X) -> tuple[list[list[int]], list[str]]:
-    tensors = [x] if isinstance(x, Tensor) else [x[key] for key in sorted(x)]
-    return [list(tensor.shape[1:]) for tensor in tensors], [str(tensor.dtype) for tensor in tensors]
+    if isinstance(x, Tensor):
+        return [list(x.shape[1:])], [str(x.dtype)]
+    return [list(x[key].shape[1:]) for key in sorted(x)], [f"{key}: {x[key].dtype}" for key in sorted(x)]
 
 
 def _plain(items: list) -> str:

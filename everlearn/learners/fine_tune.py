@@ -36,7 +36,7 @@ class FineTune(Learner):
         self.passes = passes
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
-        self.guard = Guard(self.name, count_outputs(model))
+        self.guard = Guard(self.name, count_outputs(model), model=model)
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)

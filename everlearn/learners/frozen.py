@@ -51,7 +51,7 @@ class Frozen(Learner):
         self.passes = passes
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
-        self.guard = Guard(self.name, count_outputs(model))
+        self.guard = Guard(self.name, count_outputs(model), model=model)
         self.learned = 0  # labelled batches learned from
         self.deployed = updates == 0
 

@@ -42,7 +42,7 @@ class NearestClassMean(Learner):
         self.features = features
         self.seed = seed
         self.network = feature_network(self.name, model, features)
-        self.guard = Guard(self.name, self.classes)
+        self.guard = Guard(self.name, self.classes, model=self.network)
         self.sums: Tensor | None = None  # (classes, d) float64
         self.counts = torch.zeros(self.classes, dtype=torch.int64)
 

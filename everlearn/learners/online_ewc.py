@@ -80,7 +80,7 @@ class OnlineEWC(Learner):
         self.passes = passes
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
-        self.guard = Guard(self.name, count_outputs(model))
+        self.guard = Guard(self.name, count_outputs(model), model=model)
         self.memory = Memory(fisher_samples, seed=derive(seed, self.name, 0))
         self.fisher: Tensor | None = None  # (weights,) all trained weights in one row, as is the anchor
         self.anchor: Tensor | None = None

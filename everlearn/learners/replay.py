@@ -64,7 +64,7 @@ class Replay(Learner):
         self.passes = passes
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
-        self.guard = Guard(self.name, count_outputs(model))
+        self.guard = Guard(self.name, count_outputs(model), model=model)
         self.memory = Memory(capacity, keep=keep, seed=seed)
 
     def predict(self, x: X) -> Tensor:

@@ -66,7 +66,7 @@ class Retrain(Learner):
         self.optimizer = optimizer
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
-        self.guard = Guard(self.name, count_outputs(model))
+        self.guard = Guard(self.name, count_outputs(model), model=model)
         self.memory = Memory(None, seed=seed)
         self.initial = capture(model)  # the weights that a cold start begins from
         self.trainings = 0

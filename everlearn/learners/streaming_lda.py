@@ -59,7 +59,7 @@ class StreamingLDA(Learner):
         self.features = features
         self.seed = seed
         self.network = feature_network(self.name, model, features)
-        self.guard = Guard(self.name, self.classes)
+        self.guard = Guard(self.name, self.classes, model=self.network)
         self.means: Tensor | None = None  # (classes, d)
         self.counts = torch.zeros(self.classes, dtype=torch.float64)
         self.scatter: Tensor | None = None  # (d, d): n S
