@@ -1,0 +1,39 @@
+"""The table of scenarios, and the call strings of the streams that they give."""
+
+import inspect
+
+import pytest
+
+from everlearn.core.spec import build, parse
+from everlearn.data.scenarios import SCENARIOS
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_is_found_by_its_name_and_documented(name):
+    scenario = SCENARIOS[name]
+    assert scenario.__name__ == name
+    assert len(inspect.getdoc(scenario)) > 60
+    source, *options = inspect.signature(scenario).parameters.values()
+    assert source.name in ("data", "stream")
+    assert all(option.kind is option.KEYWORD_ONLY for option in options) or name == "prefix"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "split(digits)",
+        "split(digits, experiences=2, classes_first=7, boundaries=False)",
+        "tasks(digits, test=0.3)",
+        "blurry(digits, overlap=0.2, order='given')",
+        "permuted(digits, experiences=2, epochs=2)",
+        "rotated(digits, degrees=(0, 22.5))",
+        "label_shift(digits, kind='gradual', concentration=1.0)",
+        "prequential(digits, batch=5, test=0.1)",
+        "iid(digits, deployed=0.2)",
+        "delayed(split(digits), delay=2, jitter=1, missing=0.5)",
+        "prefix(delayed(iid(digits)), events=7)",
+    ],
+)
+def test_what_a_stream_is_called_can_be_typed(digits, text):
+    stream = build(parse(text), {**SCENARIOS, "digits": digits})
+    assert stream.name == text == repr(stream)
