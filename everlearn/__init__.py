@@ -24,6 +24,8 @@ _PUBLIC = {
     "Result": "core.run",
     "Schema": "core.stream",
     "Stream": "core.stream",
+    "check_agent": "core.check",
+    "check_learner": "core.check",
     "run": "core.run",
 }
 

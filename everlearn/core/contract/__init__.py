@@ -1,0 +1,1 @@
+"""The checks behind `check_learner` and `check_agent`."""
