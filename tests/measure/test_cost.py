@@ -45,6 +45,7 @@ def test_calls_are_told_apart():
         Step(1, Batch(x, y), scores, {"loss": 0.0}, 0.001, 0.004),
         Step(2, Batch(x[:2], y[:2]), scores[:2], {}, 0.003, 0.008),
         Step(3, Batch(x), None, None, 0.0, 0.0),  # neither predicted nor learned from
+        Step(4, Batch(x), None, {}, 0.0, 0.0),  # passed over: no answers, and nothing made of the inputs
     ]
     for step in steps:
         cost.observe(step, None)
@@ -56,6 +57,8 @@ def test_calls_are_told_apart():
     assert found["predict_ms_p50"] == pytest.approx(1.0, rel=0.03)
     assert found["predict_ms_p99"] == pytest.approx(3.0, rel=0.03)
     assert found["update_ms_p99"] == pytest.approx(8.0, rel=0.03)
+    cost.observe(Step(5, Batch(x), None, {"entropy": 1.0}, 0.0, 0.012), None)  # learned from inputs alone
+    assert cost.figures()["update_ms"] == pytest.approx(8.0)
     assert cost.record(FineTune(torch.nn.Linear(2, 3))) == {}  # nothing on the curve depends on the clock
 
 

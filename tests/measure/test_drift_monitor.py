@@ -61,7 +61,13 @@ def test_scores_by_hand(listed):
     found = drift(stream, [Every(24)], tolerance=4)
     # alarms at rows 23, 47, 71, 95: events 11, 23, 35, 47; the first finds the change at 10, one late; 35 is 5 after 30
     assert found["alarms"] == {"every_n(n=24)": [11, 23, 35, 47]}
-    assert found["scores"]["every_n(n=24)"] == {"found": 1, "changes": 2, "delay": 1.0, "false_per_1000": 30.0}
+    assert found["scores"]["every_n(n=24)"] == {
+        "found": 1,
+        "changes": 2,
+        "delay": 1.0,
+        "false_per_1000": 30.0,
+        "alarms_per_1000": 40.0,
+    }
     wider = drift(stream, [Every(24)], tolerance=5)["scores"]["every_n(n=24)"]
     assert (wider["found"], wider["delay"], wider["false_per_1000"]) == (2, 3.0, 20.0)
     assert drift(stream, [Every(24)])["scores"]["every_n(n=24)"] == wider  # a tenth of 50 events
@@ -82,9 +88,14 @@ def test_late_answers_are_judged_by_the_prediction_of_their_time(listed):
     assert found["alarms"]["every_n(n=5)"] == [54, 59, 64, 69, 74, 79]  # answers begin at 40, those of row 10 at 50
 
 
-def test_nothing_watched_is_none(listed):
-    found = drift(listed(labels([0] * 5), deployed=5), [Every(2)])
-    assert found["scores"]["every_n(n=2)"] == {"found": 0, "changes": 0, "delay": None, "false_per_1000": None}
+def test_what_cannot_be_known_is_none(listed):
+    names = ("found", "changes", "delay", "false_per_1000", "alarms_per_1000")
+    nothing_watched = drift(listed(labels([0] * 5), changes=(2,), deployed=5), [Every(2)])["scores"]["every_n(n=2)"]
+    assert [nothing_watched[name] for name in names] == [0, 0, None, None, None]
+    changes_unknown = drift(listed(labels([0] * 8)), [Every(2)])["scores"]["every_n(n=2)"]
+    assert [changes_unknown[name] for name in names] == [None, 0, None, None, 500.0]
+    changes_over = drift(listed(labels([0] * 8), changes=(2,), deployed=4), [Every(2)])["scores"]["every_n(n=2)"]
+    assert [changes_over[name] for name in names] == [0, 0, None, 500.0, 500.0]
 
 
 def test_wrong_arguments_are_refused():

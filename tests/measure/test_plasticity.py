@@ -14,6 +14,19 @@ from everlearn.core.state import capture, same
 from everlearn.measure.plasticity import Plasticity, active_units, effective_rank, inspect_networks, probe_rows
 
 
+class Wordless(Learner):
+    name, parts = "wordless", ()
+
+    def predict(self, x):
+        return torch.zeros(len(x), 3)
+
+    def update(self, batch):
+        return {}
+
+    def boundary(self, boundary):
+        pass
+
+
 def test_rank_of_known_matrices():
     assert effective_rank(torch.eye(7)) == pytest.approx(7.0, abs=1e-12)
     assert effective_rank(torch.outer(torch.arange(1.0, 6.0), torch.ones(3))) == pytest.approx(1.0, abs=1e-5)
@@ -71,6 +84,31 @@ def test_features_are_what_reaches_the_last_linear_layer(network, incremental):
     found = inspect_networks(FineTune(model), x)
     assert found["effective_rank"] == pytest.approx(effective_rank(hidden), rel=1e-9)
     assert found["active_units"] == float((hidden > 0).any(dim=0).double().mean())
+
+
+def test_a_layer_that_is_used_twice_counts_twice_and_one_first_row_does_not_count(incremental):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last, self.relu = nn.Linear(4, 2), nn.Linear(2, 3), nn.ReLU()
+            nn.init.zeros_(self.first.weight)
+            self.first.bias.data = torch.tensor([-1.0, 1.0])
+
+        def forward(self, x):
+            return self.last(self.relu(self.relu(self.first(x)) - 1.0) + (1.0 if len(x) == 1 else 0.0))
+
+    class TriesFirst(Wordless):
+        parts = ("model",)
+
+        def predict(self, x):
+            self.model(x[:1])
+            return self.model(x)
+
+    learner = TriesFirst()
+    learner.model = Twice()
+    found = inspect_networks(learner, probe_rows(incremental(), 8))
+    assert found["active_units"] == 1 / 4  # one of two units at first, then none of two
+    assert found["effective_rank"] == 0.0
 
 
 def test_a_network_without_activation_modules_is_read_at_its_last_layer(incremental):
@@ -132,19 +170,6 @@ def test_the_threshold_changes_the_figure(incremental, network):
     for wrong in ({"rows": 0}, {"threshold": -1.0}, {"points": 0}):
         with pytest.raises(ArgumentError):
             Plasticity(**wrong)
-
-
-class Wordless(Learner):
-    name, parts = "wordless", ()
-
-    def predict(self, x):
-        return torch.zeros(len(x), 3)
-
-    def update(self, batch):
-        return {}
-
-    def boundary(self, boundary):
-        pass
 
 
 def test_a_learner_without_a_network_has_no_figures(incremental):

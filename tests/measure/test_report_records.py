@@ -268,10 +268,13 @@ def prequential(
                 level = float(np.clip(level + shift + random.normal(0, 0.008), 0, 1))
                 levels.append(level)
                 stored = int(min(rows, event * 16))
+                answered = {"accuracy": level, "total": level}
+                if len(curve) % 10 == 9:
+                    answered["per_class"] = {labels[0]: level + 0.03, labels[1]: level - 0.12}
                 curve.append(
                     {
                         "event": int(event),
-                        "prequential": {"accuracy": level, "total": int(event)},
+                        "prequential": answered,
                         "plasticity": plasticity_at(random, name, event / events),
                         "memory": {"stored": stored, "bytes": stored * 72},
                     }
@@ -294,8 +297,13 @@ def prequential(
                         "every(events=400)": list(range(400, events, 400)),
                     },
                     "scores": {
-                        "adwin": {"delay": 96.0, "found": len(drifts), "false_per_1000": 0.1},
-                        "every(events=400)": {"delay": 210.0, "found": len(drifts), "false_per_1000": 2.0},
+                        "adwin": {"delay": 96.0, "found": len(drifts), "changes": len(drifts), "false_per_1000": 0.1},
+                        "every(events=400)": {
+                            "delay": 210.0,
+                            "found": len(drifts),
+                            "changes": len(drifts),
+                            "false_per_1000": 2.0,
+                        },
                     },
                 },
             }

@@ -105,20 +105,44 @@ def test_classes_at_the_end_come_from_held_out_sets_or_else_from_answers():
     assert series.classes_at_end(entry) == {"cat": 0.5, "dog": 0.7}
     assert series.classes_at_end(learner({"figures": {"prequential": {"per_class": {"cat": 0.2}}}})) == {"cat": 0.2}
     rows = series.class_curves(entry, [10, 20])
-    assert [(row["label"], row["event"], row["mean"]) for row in rows] == [
-        ("cat", 10, 0.1),
-        ("dog", 10, 0.3),
-        ("cat", 20, 0.5),
-        ("dog", 20, 0.7),
+    assert [tuple(row.values()) for row in rows] == [
+        ("cat", 0, 10, 0.1),
+        ("dog", 0, 10, 0.3),
+        ("cat", 0, 20, 0.5),
+        ("dog", 0, 20, 0.7),
     ]
 
 
+def test_curves_of_classes_come_from_answers_where_nothing_was_held_out():
+    points = [{"event": 5, "prequential": {"per_class": {"cat": 0.25}}}, {"event": 6, "prequential": {"accuracy": 0.5}}]
+    rows = series.class_curves(learner(run(curve=points)), [])
+    assert rows == [{"label": "cat", "seed": 0, "event": 5, "accuracy": 0.25}]
+
+
+def test_what_a_class_lost_is_best_earlier_minus_last_seed_by_seed():
+    first = {
+        "matrix": [[1.0]],
+        "names": ["a"],
+        "per_class": [{"cat": 0.9, "dog": 0.0}, {"cat": 0.5, "dog": 0.8}, {"cat": 0.4, "dog": 0.8}],
+    }
+    second = {
+        "matrix": [[1.0]],
+        "names": ["b"],
+        "per_class": [{"cat": 0.0, "dog": 0.6}, {"cat": 0.7, "dog": 0.2}, {"cat": 0.6, "dog": 0.2}],
+    }
+    entry = learner({"figures": {"matrix": first}}, {"figures": {"matrix": second}})
+    found = {row["name"]: (row["best"], row["last"], row["mean"]) for row in series.class_losses(entry)}
+    assert found["cat"] == pytest.approx((0.8, 0.5, 0.3))  # 0.9 -> 0.4 and 0.7 -> 0.6
+    assert found["dog"] == pytest.approx((0.7, 0.5, 0.2))  # 0.8 -> 0.8 and 0.6 -> 0.2
+    assert not series.same_sets(entry)
+
+
 def test_detectors_are_averaged_over_seeds():
-    first = {"alarms": {"adwin": [5]}, "scores": {"adwin": {"found": 1, "delay": 4.0, "false_per_1000": 0.0}}}
-    second = {"alarms": {"adwin": []}, "scores": {"adwin": {"found": 0, "delay": None, "false_per_1000": 2.0}}}
+    first = {"alarms": {"adwin": [5]}, "scores": {"adwin": {"found": 1, "changes": 2, "delay": 4.0, "false_per_1000": 0.0}}}
+    second = {"alarms": {"adwin": []}, "scores": {"adwin": {"found": 0, "changes": 2, "delay": None, "false_per_1000": 2.0}}}
     entry = learner(run(drift=first), run(drift=second))
     assert series.alarms(entry) == {"adwin": [[5], []]}
-    assert series.detector_scores(entry) == {"adwin": {"found": 0.5, "delay": 4.0, "false_per_1000": 1.0}}
+    assert series.detector_scores(entry) == {"adwin": {"found": 0.5, "changes": 2.0, "delay": 4.0, "false_per_1000": 1.0}}
 
 
 def test_columns_are_rows_turned_and_rounded():

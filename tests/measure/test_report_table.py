@@ -96,11 +96,15 @@ def test_the_terminal_has_the_same_figures_as_the_page(record):
 def test_the_terminal_fits_a_usual_window(record, width):
     text = printed(terminal_table(record), width=width)
     assert max(map(len, text.splitlines())) <= width
+    flat = " ".join(text.split())
     for line in lines(record):
-        assert line.label[:12] in text
+        assert line.label[:20] in text
+        assert line.mark in text
         if not line.error:
             assert f"{line.cells[0].text} {line.cells[0].spread}" in text
-            assert line.mark in text
+    assert "online_ewc(strength=10.0) failed: online_ewc: strength must be a number between 0 and 5" in flat
+    assert "Adapt, with streaming_lda(shrinkage=0.0001)" in flat
+    assert "better than leaving the model as it is." in flat
 
 
 def test_the_summary_gives_the_verdict_and_four_answers(record):

@@ -115,6 +115,19 @@ def test_the_third_answer_names_the_users_labels(split):
     assert "no sign of lost plasticity" in where
 
 
+def test_where_seeds_order_the_classes_differently_single_classes_are_named(split):
+    record = copy.deepcopy(split)
+    for entry in record["learners"]:
+        entry["runs"][1]["figures"]["matrix"]["names"] = ["8, 9", "6, 7", "4, 5", "2, 3", "0, 1"]
+        for run in entry["runs"]:
+            run["figures"]["matrix"]["per_class"][-1]["7"] = 0.25
+            run["figures"]["matrix"]["per_class"][-2]["7"] = 0.75
+    where = told(record)[2]
+    assert "most of all on “experience 1”" in where
+    assert "Of the classes, “7” lost most: 75.0 % at its best, 25.0 % at the end." in where
+    assert "Weakest at the end: “7” (25.0 %)" in where
+
+
 def test_lost_plasticity_is_said_where_units_fall_silent(split):
     record = copy.deepcopy(split)
     for entry in record["learners"]:

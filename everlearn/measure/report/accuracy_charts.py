@@ -1,5 +1,7 @@
 """Charts of what is known of which data: the accuracy matrix, forgetting by held-out set, accuracy by class."""
 
+from typing import Any
+
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.reading import Entry, find
 from everlearn.measure.report.scene import (
@@ -159,8 +161,6 @@ def forgetting(scene: Scene) -> Chart | None:
 
 def classes(scene: Scene) -> Chart | None:
     """Learning curves of single classes for the learner of the verdict: panels for a few, a heat map for many."""
-    import altair as alt
-
     if scene.best is None:
         return None
     rows = class_curves(scene.best, scene.stream.get("checkpoints") or [])
@@ -169,64 +169,79 @@ def classes(scene: Scene) -> Chart | None:
         return None
     kept = set(thinned(events, SETS))
     rows = [row for row in rows if row["event"] in kept]
-    last = {row["label"]: row["mean"] for row in rows}
-    labels = list(last)
-    lowest = min(last, key=last.__getitem__)
-    title = f"{scene.short(scene.best['label'])} ends lowest on {say.quoted(lowest)}, at {say.percent(last[lowest], 0)}"
-    tips = [alt.Tooltip("label:N", title="Class"), told_event(), alt.Tooltip("mean:Q", title="Accuracy", format=".1%")]
-    note = f"Held-out accuracy of each class along the stream, for {scene.short(scene.best['label'])}; mean over seeds"
-    if len(labels) <= PANELS:
-        note += ", with its 95 % interval."
-        hue, panel = scene.looks[scene.best["label"]].color, alt.Chart()
-        x = alt.X("event:Q", title=None, axis=alt.Axis(tickCount=3, labelExpr=NUMBER, grid=False))
-        axis = alt.Axis(format=".0%", values=[0, 0.5, 1])
-        y = alt.Y("mean:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
-        area = panel.mark_area(color=hue, opacity=0.18).encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q")
-        line = panel.mark_line(color=hue, strokeWidth=2, point=alt.OverlayMarkDef(color=hue, size=26)).encode(
-            x=x, y=y, tooltip=tips
-        )
-        chart = (
-            alt.layer(area, line, data=alt.NamedData("table"))
-            .properties(width=180, height=84)
-            .facet(facet=alt.Facet("label:N", sort=labels, title=None, header=header()), columns=4)
-            .resolve_axis(x="independent")
-        )
-        return Chart(
-            "classes",
-            title,
-            note,
-            spec(chart, f"{title}. {note}"),
-            columns(rows, 3),
-            wide=True,
-            panel=118,
-            panels=len(labels),
-        )
-    note += "."
-    if len(labels) > CLASSES:
-        labels = [label for label in labels if label in sorted(last, key=last.__getitem__)[:CLASSES]]
-        rows = [row for row in rows if row["label"] in set(labels)]
-        note += f" The {CLASSES} classes that end lowest of {len(last)}."
-    base = alt.Chart(alt.NamedData("table"))
-    cells = base.mark_rect(color="var(--heat)", stroke="var(--card)", strokeWidth=0.5).encode(
-        x=alt.X(
-            "event:O",
-            title="Event",
-            axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False, labelExpr=NUMBER),
-        ),
+    last: dict[str, list[float]] = {}
+    for row in rows:
+        if row["event"] == events[-1]:
+            last.setdefault(row["label"], []).append(row["accuracy"])
+    ends = {label: sum(values) / len(values) for label, values in last.items()}
+    if not ends:
+        return None
+    lowest = min(ends, key=ends.__getitem__)
+    title = f"{scene.short(scene.best['label'])} ends lowest on {say.quoted(lowest)}, at {say.percent(ends[lowest], 0)}"
+    return _panels(scene, rows, title) if len(ends) <= PANELS else _class_map(scene, rows, ends, title)
+
+
+def _kind(scene: Scene) -> str:
+    kind = "Held-out accuracy" if set_names(scene.best) else "Accuracy of incoming rows"
+    return f"{kind} of each class along the stream, for {scene.short(scene.best['label'])}"
+
+
+def _class_tips() -> list[Any]:
+    import altair as alt
+
+    told = [alt.Tooltip("label:N", title="Class"), told_event(), alt.Tooltip("accuracy:Q", title="Accuracy", format=".1%")]
+    return [*told, alt.Tooltip("seed:Q", title="Seed")]
+
+
+def _panels(scene: Scene, rows: list[dict[str, Any]], title: str) -> Chart:
+    """A panel for every class with a line for every seed."""
+    import altair as alt
+
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    hue = scene.looks[scene.best["label"]].color
+    x = alt.X("event:Q", title=None, axis=alt.Axis(tickCount=3, labelExpr=NUMBER, grid=False))
+    y = alt.Y("accuracy:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", values=[0, 0.5, 1]))
+    point = alt.OverlayMarkDef(color=hue, size=20)
+    line = alt.Chart(alt.NamedData("table")).mark_line(color=hue, strokeWidth=1.8, opacity=0.7, point=point)
+    chart = (
+        line.encode(x=x, y=y, detail="seed:N", tooltip=_class_tips())
+        .properties(width=180, height=84)
+        .facet(facet=alt.Facet("label:N", sort=labels, title=None, header=header()), columns=4)
+        .resolve_axis(x="independent")
+    )
+    note = f"{_kind(scene)}; a line for every seed."
+    described = spec(chart, f"{title}. {note}")
+    return Chart("classes", title, note, described, columns(rows, 3), wide=True, panel=118, panels=len(labels))
+
+
+def _class_map(scene: Scene, rows: list[dict[str, Any]], ends: dict[str, float], title: str) -> Chart:
+    """A heat map of classes along the stream, of the first seed."""
+    import altair as alt
+
+    seed = rows[0]["seed"]
+    note = f"{_kind(scene)}; seed {seed}."
+    labels = [row["label"] for row in rows if row["seed"] == seed]
+    labels = [label for label in dict.fromkeys(labels) if label in sorted(ends, key=ends.__getitem__)[:CLASSES]]
+    rows = [row for row in rows if row["seed"] == seed and row["label"] in set(labels)]
+    if len(ends) > CLASSES:
+        note += f" The {CLASSES} classes that end lowest of {len(ends)}."
+    axis = alt.Axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False, labelExpr=NUMBER)
+    cells = alt.Chart(alt.NamedData("table")).mark_rect(color="var(--heat)", stroke="var(--card)", strokeWidth=0.5)
+    cells = cells.encode(
+        x=alt.X("event:O", title="Event", axis=axis),
         y=alt.Y("label:N", sort=labels, title=None, axis=names_axis(10)),
-        opacity=shade("mean"),
-        tooltip=tips,
+        opacity=shade("accuracy"),
+        tooltip=_class_tips(),
     )
     chart = alt.layer(cells).properties(width="container", height=13 * len(labels))
-    rows = [{key: row[key] for key in ("label", "event", "mean")} for row in rows]
     return Chart("classes", title, note, spec(chart, f"{title}. {note}"), columns(rows, 3), wide=True)
 
 
 def final_classes(scene: Scene) -> Chart | None:
-    """Accuracy of each class over the stream, best learner beside the frozen one, where there are no curves of classes."""
+    """Accuracy of each class over the stream, best learner beside the frozen one, where nothing was held out."""
     import altair as alt
 
-    if scene.best is None or class_curves(scene.best, []):
+    if scene.best is None or set_names(scene.best):
         return None
     chosen = [find(scene.learners, scene.verdict[key]) for key in ("learner", "frozen", "runner_up")]
     found = {entry["label"]: classes_at_end(entry) for entry in chosen if entry is not None}

@@ -10,7 +10,15 @@ from typing import Any
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.numbers import code
 from everlearn.measure.report.reading import Entry, find, mean, measure, of_role, short_names
-from everlearn.measure.report.series import best_and_last, classes_at_end, detector_scores, first_and_last, when_new
+from everlearn.measure.report.series import (
+    best_and_last,
+    class_losses,
+    classes_at_end,
+    detector_scores,
+    first_and_last,
+    same_sets,
+    when_new,
+)
 
 FORGOTTEN = 0.02  # a loss below two points is not called forgetting
 UNITS_LOST = 0.10  # a tenth of all units that fell silent
@@ -46,6 +54,13 @@ def _forgetting(learner: Entry, plain: Entry | None, name: str) -> str:
         text = (
             f"{name} forgot {told}, most of all on {say.quoted(worst['name'])}: {say.percent(worst['best'])} at its best, "
             f"{say.percent(worst['last'])} at the end."
+        )
+    classes = class_losses(learner) if not same_sets(learner) else []
+    weakest = max(classes, key=lambda row: row["mean"], default=None)
+    if weakest is not None and weakest["mean"] >= FORGOTTEN:
+        text += (
+            f" Of the classes, {say.quoted(weakest['name'])} lost most: {say.percent(weakest['best'])} at its best, "
+            f"{say.percent(weakest['last'])} at the end."
         )
     other = None if plain is None else mean(plain, "forgetting")
     if other is not None and plain["label"] != learner["label"]:
@@ -121,8 +136,10 @@ def _changes(record: Mapping[str, Any], learners: Any, verdict: Mapping[str, Any
     told = []
     for detector, scores in detector_scores(watched).items():
         parts = []
-        if known and say.known(scores["found"]):
-            parts.append(f"found {say.decimal(scores['found'], 1).removesuffix('.0')} of {len(known)}")
+        possible = scores["changes"] if say.known(scores["changes"]) else len(known)
+        if possible and say.known(scores["found"]):
+            found = say.decimal(scores["found"], 1).removesuffix(".0")
+            parts.append(f"found {found} of {say.decimal(possible, 1).removesuffix('.0')}")
         if say.known(scores["delay"]) and scores["found"]:
             parts.append(f"{say.decimal(scores['delay'], 0)} events late")
         if say.known(scores["false_per_1000"]):

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def cost(scene: Scene) -> Chart | None:
-    """Score against time per update, on a logarithmic axis; the frozen model, which never updates, is a line."""
+    """Score against time per update, on a logarithmic axis; the frozen model, which does not learn once it is deployed, is a line."""
     import altair as alt
 
     rows = _rows(scene)
@@ -49,7 +49,7 @@ def cost(scene: Scene) -> Chart | None:
         "Up is better, left is cheaper; each grid line is a step on a logarithmic scale. Bars are 95 % intervals over seeds."
     )
     if len(times) < len(rows):
-        note += " The grey line is the frozen model, which never updates."
+        note += " The grey line is the frozen model, which does not learn once it is deployed."
     return Chart("cost", title, note, spec(chart, f"{title}. {note}"), columns(rows, 5), present(scene, rows))
 
 

@@ -54,10 +54,10 @@ def _memory(learner: Entry) -> str:
     for key, told in (
         ("replay_bytes", "for replay"),
         ("model_bytes", "for the model"),
-        ("peak_memory_bytes", "at the peak of the process"),
+        ("peak_memory_bytes", "at its peak in all"),
     ):
         value = mean(learner, key)
-        if value is not None:
+        if value or (value is not None and key == "replay_bytes"):
             parts.append(f"{say.size(value) if value else 'nothing'} {told}")
     return f"Memory: {say.listing(parts)}." if parts else ""
 

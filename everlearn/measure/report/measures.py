@@ -93,8 +93,8 @@ MEASURES = (
     Measure(
         "forward_transfer",
         "Forward transfer",
-        "What earlier learning did for held-out sets that were still to come.",
-        f"mean<sub>j&gt;1</sub> ( {A}<sub>j−1,j</sub> − {A}<sub>0,j</sub> )",
+        "What earlier learning did for held-out sets still to come, beside the model before its first event.",
+        f"mean<sub>j&gt;1</sub> ( {A}<sub>j−1,j</sub> − <i>b</i><sub>j</sub> ), <i>b</i>: untrained",
         "high",
         100,
         "points",
@@ -184,7 +184,7 @@ MEASURES = (
     Measure(
         "peak_memory_bytes",
         "Peak memory",
-        "The most memory that the process held.",
+        "The most that the learner held: weights, gradients, optimiser state and memories.",
         "max over the run",
         "low",
         1e-6,

@@ -53,12 +53,18 @@ def band(values: Sequence[float], bounds: tuple[float, float] | None = None) -> 
     return {"mean": middle, "low": low, "high": high}
 
 
+def same_sets(entry: Entry) -> bool:
+    """Whether all seeds name the held-out sets alike (they do not where each seed draws its own order of classes)."""
+    found = [list(map(str, figure["names"])) for figure in figures(entry, "matrix") if figure.get("matrix")]
+    return all(names == found[0] for names in found)
+
+
 def set_names(entry: Entry) -> list[str]:
     """The held-out sets' names; numbered where seeds name them differently (each seed draws its own order of classes)."""
     found = [list(map(str, figure["names"])) for figure in figures(entry, "matrix") if figure.get("matrix")]
     if not found:
         return []
-    if all(names == found[0] for names in found):
+    if same_sets(entry):
         return found[0] if len(set(found[0])) == len(found[0]) else [f"{at + 1}: {name}" for at, name in enumerate(found[0])]
     return [f"experience {index + 1}" for index in range(min(map(len, found)))]
 
@@ -121,15 +127,39 @@ def classes_at_end(entry: Entry) -> dict[str, float]:
 
 
 def class_curves(entry: Entry, checkpoints: Sequence[int]) -> list[Row]:
-    """Points (label, event, mean, low, high) of each class's accuracy at every checkpoint."""
-    found = [figure["per_class"] for figure in figures(entry, "matrix") if figure.get("per_class")]
+    """Points (label, seed, event, accuracy) of each class, seed by seed: seeds may meet the classes in another order.
+
+    Held-out accuracy at every checkpoint; where nothing was held out, of the answers given since the point before.
+    """
     rows = []
-    for index in range(min(map(len, found), default=0)):
-        event = checkpoints[index] if index < len(checkpoints) else index + 1
-        for label in found[0][index]:
-            values = [run[index][label] for run in found if known(run[index].get(label))]
-            if values:
-                rows.append({"label": str(label), "event": event, **band(values, (0.0, 1.0))})
+    for number, run in enumerate(entry.get("runs") or []):
+        judged = ((run.get("figures") or {}).get("matrix") or {}).get("per_class") or []
+        events = [checkpoints[index] if index < len(checkpoints) else index + 1 for index in range(len(judged))]
+        points = list(zip(events, judged, strict=True)) or _answered_by_class(run)
+        rows += [
+            {"label": str(label), "seed": run.get("seed", number), "event": event, "accuracy": float(value)}
+            for event, found in points
+            for label, value in found.items()
+            if known(value)
+        ]
+    return rows
+
+
+def _answered_by_class(run: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    points = [(point["event"], (point.get("prequential") or {}).get("per_class")) for point in run.get("curve") or []]
+    return [(event, found) for event, found in points if found]
+
+
+def class_losses(entry: Entry) -> list[dict[str, Any]]:
+    """For every class: label, best held-out accuracy at an earlier checkpoint, accuracy at the end, their difference."""
+    found = [figure["per_class"] for figure in figures(entry, "matrix") if len(figure.get("per_class") or []) > 1]
+    rows = []
+    for label in dict.fromkeys(label for run in found for label in run[-1]):
+        runs = [run for run in found if known(run[-1].get(label)) and any(known(point.get(label)) for point in run[:-1])]
+        if runs:
+            best = _mean([max(point[label] for point in run[:-1] if known(point.get(label))) for run in runs])
+            last = _mean([run[-1][label] for run in runs])
+            rows.append({"name": str(label), "best": best, "last": last, "mean": best - last})
     return rows
 
 
@@ -143,12 +173,12 @@ def alarms(entry: Entry) -> dict[str, list[list[int]]]:
 
 
 def detector_scores(entry: Entry) -> dict[str, dict[str, float | None]]:
-    """{detector: {found, delay, false_per_1000}}, averaged over seeds."""
+    """{detector: {found, changes, delay, false_per_1000}}, averaged over seeds."""
     result: dict[str, dict[str, list[Any]]] = {}
     for figure in figures(entry, "drift"):
         for detector, scores in (figure.get("scores") or {}).items():
             held = result.setdefault(str(detector), {})
-            for key in ("found", "delay", "false_per_1000"):
+            for key in ("found", "changes", "delay", "false_per_1000"):
                 held.setdefault(key, []).append((scores or {}).get(key))
     return {detector: {key: _mean(values) for key, values in held.items()} for detector, held in result.items()}
 

@@ -11,40 +11,53 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 STYLES = {"adapt": "bold green", "do_not_adapt": "bold yellow", "too_close": "bold cyan"}
-COLUMNS = ("score", "forgetting", "update_ms", "predict_ms_p99", "seconds", "replay_bytes")  # the rest is on the page
+COLUMNS = {
+    "score": "Score",
+    "forgetting": "Forgotten",
+    "update_ms": "Update",
+    "predict_ms_p99": "p99",
+    "replay_bytes": "Replay",
+}
 SPREAD = ("score", "forgetting")  # columns in which the half-width stands beside the mean
 
 
 def terminal_table(record: Mapping[str, Any]) -> "Table":
     """Learners with mean and half-width of the 95 % interval, best score first; the best within the budget is green.
 
-    Returns a rich Table, whose title is the verdict in one sentence.
+    Returns a rich Table that fits 80 characters; its caption is the verdict in one sentence. Other measures are on the page.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(_plain(verdict_sentence(record)), style=STYLES[verdict_of(record)["code"]])
-    table = Table(title=title, title_justify="left", header_style="dim", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("Learner", overflow="fold", min_width=16)
-    measures = columns_of(record)
-    kept = [place for place, item in enumerate(measures) if item.key in COLUMNS]
-    for item in (measures[place] for place in kept):
-        table.add_column(f"{item.title}\n{item.unit}".rstrip(), justify="right")
-    table.add_column("", overflow="fold")
+    table = Table(header_style="dim", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("Learner", overflow="fold", min_width=20, ratio=1)
+    measures = [(place, item) for place, item in enumerate(columns_of(record)) if item.key in COLUMNS]
+    for _, item in measures:
+        table.add_column(f"{COLUMNS[item.key]}\n{item.unit}", justify="right", no_wrap=True)
     for line in lines(record):
         faint = "dim" if line.role in ("failed", "outside") else ""
+        name = Text(line.label, style="bold" if line.mark == "recommended" else faint)
+        if line.mark:
+            name += Text(f"\n{line.mark}", style="green" if line.mark == "recommended" else "dim")
         texts = []
-        for place in kept:
+        for place, item in measures:
             cell = line.cells[place]
-            texts.append(Text(cell.text, style="bold green" if cell.best else faint, no_wrap=True))
-            if cell.spread and measures[place].key in SPREAD:
+            texts.append(Text(cell.text, style="bold green" if cell.best else faint))
+            if cell.spread and item.key in SPREAD:
                 texts[-1] += Text(f" {cell.spread}", style="dim")
-        style = "bold" if line.mark == "recommended" else faint
-        table.add_row(
-            Text(line.label, style=style), *texts, Text(line.error or line.mark, style="red" if line.error else style)
-        )
+        table.add_row(name, *texts)
+    table.caption = Text("\n").join(_notes(record))
+    table.caption_justify = "left"
     return table
+
+
+def _notes(record: Mapping[str, Any]) -> list["Text"]:
+    """Why learners failed, and the verdict."""
+    from rich.text import Text
+
+    failed = [Text(f"{line.label} failed: {line.error}", style="red") for line in lines(record) if line.error]
+    return [*failed, Text(_plain(verdict_sentence(record)), style=STYLES[verdict_of(record)["code"]])]
 
 
 def terminal_summary(record: Mapping[str, Any]) -> "Text":
