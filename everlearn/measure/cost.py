@@ -56,11 +56,12 @@ class Times:
 class Cost(Monitor):
     """Time and memory.
 
-    Figures: update_ms (mean), update_ms_p99, of calls of update; predict_ms_p50, predict_ms_p99, of calls of predict before an
-    event was learned from; predict_rows, the mean rows of such a call; seconds, in predict, update and boundary together;
-    boundary_seconds, in boundary alone (some learners train there); peak_memory_bytes, the most that the learner itself held
-    (weights, gradients, optimiser state, memories) at the points of the curve, without activations; process_peak_bytes, the most
-    that the whole process held since it began, libraries, data and earlier runs included; model_bytes, weights and buffers.
+    Figures: update_ms (mean) and update_ms_p99, of calls of update that had answers or made use of inputs alone; predict_ms_p50
+    and predict_ms_p99, of calls of predict before an event was learned from, with predict_rows, the mean rows of such a call;
+    seconds, in predict, update and boundary together; boundary_seconds, in boundary alone (some learners train there);
+    peak_memory_bytes, the most that the learner itself held (weights, gradients, optimiser state, memories) at the points of
+    the curve, without activations; process_peak_bytes, the most that the whole process held since it began, libraries, data and
+    earlier runs included; model_bytes, weights and buffers.
     """
 
     name = "cost"
@@ -93,7 +94,7 @@ class Cost(Monitor):
         if step.prediction is not None:
             self.predict.add(step.predict_seconds)
             self.predicted += len(event)
-        if step.metrics is not None:
+        if step.metrics is not None and (event.y is not None or step.metrics):  # not where the batch was passed over
             self.update.add(step.update_seconds)
 
     def judge(self, checkpoint: int, index: int, held_out: HeldOut, scores: Tensor) -> None:

@@ -30,7 +30,8 @@ class DriftMonitor(Monitor):
     as having found it, None takes a tenth of the stream.
 
     Figures: alarms {detector: event of each alarm, from 0}; scores {detector: found (changes found), changes (that could be:
-    those after deployment), delay (events, mean over those found), false_per_1000 (false alarms per 1,000 rows)}; rows watched.
+    those after deployment), delay (events, mean over those found), false_per_1000 (false alarms per 1,000 rows), alarms_per_1000};
+    rows watched. Where the stream knows of no change nobody can say which alarms are false: found and false_per_1000 are None.
     """
 
     name = "drift"
@@ -48,12 +49,14 @@ class DriftMonitor(Monitor):
         self.rows = 0
         self.answers = Answers()
         self.deployed = 0
+        self.known = False  # whether the stream knows when it changes
         self.changes: tuple[int, ...] = ()
         self.events = 1
 
     def start(self, learner: Learner, stream: Stream) -> None:
         self.events = len(stream)
         self.deployed = stream.deployed
+        self.known = len(stream.changes) > 0
         self.changes = tuple(change for change in stream.changes if max(1, stream.deployed) <= change < len(stream))
 
     def wants_prediction(self, event: Event) -> bool:
@@ -89,12 +92,12 @@ class DriftMonitor(Monitor):
         }
 
     def _score(self, alarms: list[int]) -> dict[str, Any]:
-        tolerance = max(1, self.events // 10) if self.tolerance is None else self.tolerance
-        score = score_alarms(alarms, self.changes, length=self.events, tolerance=tolerance)
-        false = len(alarms) - score["found"]
-        return {
-            "found": score["found"],
-            "changes": len(self.changes),
-            "delay": score["delay"],
-            "false_per_1000": 1000.0 * false / self.rows if self.rows else None,
-        }
+        rate = 1000.0 / self.rows if self.rows else None
+        scores = {"found": None, "changes": len(self.changes), "delay": None, "false_per_1000": None}
+        scores["alarms_per_1000"] = None if rate is None else rate * len(alarms)
+        if self.known:
+            tolerance = max(1, self.events // 10) if self.tolerance is None else self.tolerance
+            found = score_alarms(alarms, self.changes, length=self.events, tolerance=tolerance)
+            scores |= {"found": found["found"], "delay": found["delay"]}
+            scores["false_per_1000"] = None if rate is None else rate * (len(alarms) - found["found"])
+        return scores
