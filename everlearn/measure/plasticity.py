@@ -146,8 +146,8 @@ def active_units(layers: Sequence[Tensor], threshold: float = 0.0) -> float | No
 
     layers: activations (batch, units), (batch, tokens, units) or (batch, channels, height, width); a layer of zeros has none active.
 
-    >>> active_units([torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])])
-    0.666...
+    >>> active_units([torch.tensor([[0.0, 1.0, 0.0, 3.0], [0.0, 0.0, 2.0, 3.0]])])
+    0.75
     """
     active, units = 0, 0
     for layer in layers:

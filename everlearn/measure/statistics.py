@@ -22,8 +22,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 
     Raises ArgumentError where there is no value, or one that is not finite.
 
-    >>> mean_interval([1.0, 2.0, 3.0])
-    (2.0, -0.484..., 4.484...)
+    >>> [round(bound, 3) for bound in mean_interval([1.0, 2.0, 3.0])]
+    [2.0, -0.484, 4.484]
     """
     numbers = _numbers("mean_interval", values)
     _check_level("mean_interval", level)

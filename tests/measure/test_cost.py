@@ -1,4 +1,4 @@
-"""Histograms of times against exact percentiles; bytes counted by hand."""
+"""Histograms of times against exact percentiles; what a run reports."""
 
 import math
 
@@ -10,10 +10,8 @@ from hypothesis import strategies as some
 
 from everlearn import Batch, Boundary, FineTune, run
 from everlearn.core.monitor import Step
-from everlearn.measure.contents import device_of, model_bytes, networks, state_bytes
 from everlearn.measure.cost import BINS, PER_OCTAVE, SHORTEST, Cost, Times, process_peak_bytes
 from everlearn.measure.prequential import Prequential
-from everlearn.optim.optimizers import Adam
 
 
 @given(some.lists(some.floats(1e-6, 1000.0), min_size=1, max_size=200), some.sampled_from([0.01, 0.5, 0.9, 0.99, 1.0]))
@@ -60,26 +58,6 @@ def test_calls_are_told_apart():
     cost.observe(Step(5, Batch(x), None, {"entropy": 1.0}, 0.0, 0.012), None)  # learned from inputs alone
     assert cost.figures()["update_ms"] == pytest.approx(8.0)
     assert cost.record(FineTune(torch.nn.Linear(2, 3))) == {}  # nothing on the curve depends on the clock
-
-
-def test_bytes_by_hand():
-    learner = FineTune(torch.nn.Linear(10, 3), optimizer=Adam())
-    weights = 4 * 33
-    assert (model_bytes(learner), state_bytes(learner)) == (weights, weights)
-    learner.update(Batch(torch.randn(4, 10), torch.tensor([0, 1, 2, 0])))
-    # gradients, two moments, and the step counter of Adam (one float for each of two tensors)
-    assert state_bytes(learner) == 4 * weights + 2 * 4
-    assert model_bytes(learner) == weights
-    assert device_of(learner).type == "cpu"
-
-
-def test_shared_weights_count_once():
-    shared = torch.nn.Linear(6, 6)
-    learner = FineTune(torch.nn.Sequential(shared, torch.nn.ReLU(), shared))
-    assert model_bytes(learner) == 4 * 42
-    assert networks([learner, learner]) == [learner.descent.model]
-    assert networks({"a": [learner]}) == [learner.descent.model]
-    assert networks(3) == [] and model_bytes("text") == 0
 
 
 def test_figures_of_a_run(incremental, network):

@@ -1,11 +1,14 @@
 """Prequential accuracy against slow twins and River."""
 
+import json
+
 import pytest
 import torch
 
 from everlearn import Batch, FineTune, Learner, run
 from everlearn.core.errors import ArgumentError
 from everlearn.core.guard import Guard
+from everlearn.core.state import capture, pack
 from everlearn.measure.prequential import Prequential
 
 
@@ -189,3 +192,13 @@ def test_equals_rivers_progressive_validation(listed, delay):
     assert found["scored"] == 300
     assert found["accuracy"] == pytest.approx(metric.get(), abs=1e-12)
     assert 0.5 < found["accuracy"] < 1.0
+
+
+def test_the_state_does_not_grow_with_the_stream(listed):
+    sizes = []
+    for count in (2_000, 8_000):
+        monitor = Prequential(window=100)
+        run(Constant(), listed([rows((0, 0), (1, 2))] * count), monitors=[monitor])
+        tensors, tree = pack(capture(monitor))
+        sizes.append(len(tensors) + len(json.dumps(tree)))
+    assert abs(sizes[0] - sizes[1]) < 32  # digits of the counters
