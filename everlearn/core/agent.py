@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from everlearn.core.events import Feedback, Metrics, X
 from everlearn.core.spec import describe
-from everlearn.core.state import capture, restore
+from everlearn.core.state import capture, load
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Agent(ABC):
         return capture(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave."""
-        restore(self, state)
+        """Continue from a state that `state_dict` gave. Raises StateError, with nothing changed, where it does not fit."""
+        load(self, state)
 
     def __repr__(self) -> str:
         return describe(self)

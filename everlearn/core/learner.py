@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.spec import describe
-from everlearn.core.state import capture, restore
+from everlearn.core.state import capture, load
 
 
 class Learner(ABC):
@@ -45,8 +45,8 @@ class Learner(ABC):
         return capture(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave."""
-        restore(self, state)
+        """Continue from a state that `state_dict` gave. Raises StateError, with nothing changed, where it does not fit."""
+        load(self, state)
 
     def __repr__(self) -> str:
         return describe(self)

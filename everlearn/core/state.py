@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,42 +53,69 @@ def capture(value: Any) -> Any:
     )
 
 
+def load(value: Any, state: Any) -> None:
+    """Put a captured state back into an object, wholly or not at all. Raises StateError, with the object as it was."""
+    before = capture(value)
+    try:
+        restore(value, state)
+    except BaseException:
+        restore(value, before)
+        raise
+
+
 def restore(value: Any, state: Any) -> Any:
-    """Put a captured state back into a value: in place where the value is an object, else as the returned replacement."""
-    if isinstance(value, nn.Module):
+    """Put a captured state back into a value: in place where the value is an object, else as the returned replacement.
+
+    The state is copied: neither side sees the other's later changes. Raises StateError where it does not fit.
+    """
+    if isinstance(value, (nn.Module, torch.optim.Optimizer, torch.Generator, numpy.random.Generator)):
         try:
-            value.load_state_dict(state)
-        except RuntimeError as error:
-            raise StateError(f"the state does not fit this model: {error}") from error
-    elif isinstance(value, torch.optim.Optimizer):
-        state = {**state, "state": {int(key): item for key, item in state["state"].items()}}
-        value.load_state_dict(state)
-    elif isinstance(value, torch.Generator):
-        value.set_state(state)
-    elif isinstance(value, numpy.random.Generator):
-        value.bit_generator.state = state
+            _restore_foreign(value, state)
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StateError(f"the state does not fit this {type(value).__name__}: {error}") from error
     elif hasattr(value, "parts"):
-        missing = set(value.parts) ^ set(state)
+        missing = set(value.parts) ^ set(state) if isinstance(state, Mapping) else set(value.parts)
         if missing:
             raise StateError(f"the state does not fit {type(value).__name__}: parts {sorted(missing)} are on one side only.")
         for name in value.parts:
             setattr(value, name, restore(getattr(value, name), state[name]))
         if hasattr(value, "restored"):
             value.restored()
-    elif isinstance(value, tuple):
-        return tuple(_replace_items(value, state))
-    elif isinstance(value, list):
-        return _replace_items(value, state)
+    elif isinstance(value, Mapping) and any(map(_stands, value.values())):
+        if not isinstance(state, Mapping) or set(map(str, value)) != set(state):
+            raise StateError(f"the state does not fit: objects {sorted(map(str, value))} stand where it has others.")
+        return {key: restore(item, state[str(key)]) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        return type(value)(_restore_items(value, state)) if type(value) in (list, tuple) else capture(state)
     else:
         return capture(state)
     return value
 
 
-def _replace_items(values: Any, state: list[Any]) -> list[Any]:
+def _restore_foreign(value: Any, state: Any) -> None:
+    """The objects of torch and numpy that have a way of their own."""
+    if isinstance(value, nn.Module):
+        value.load_state_dict(state)
+    elif isinstance(value, torch.optim.Optimizer):
+        # torch's optimisers go on writing into the tensors that they are given, so they are given copies
+        value.load_state_dict({**state, "state": {int(key): capture(item) for key, item in state["state"].items()}})
+    elif isinstance(value, torch.Generator):
+        value.set_state(state)
+    else:
+        value.bit_generator.state = state
+
+
+def _stands(value: Any) -> bool:
+    """Whether a value is an object that a state is put into, not plain data that it replaces."""
+    objects = (nn.Module, torch.optim.Optimizer, torch.Generator, numpy.random.Generator)
+    return isinstance(value, objects) or hasattr(value, "parts")
+
+
+def _restore_items(values: Any, state: Any) -> list[Any]:
     """Restore item by item where the values are objects; plain data is replaced whole, whatever its length."""
-    if any(hasattr(item, "parts") for item in values):
-        if len(values) != len(state):
-            raise StateError(f"the state holds {len(state)} objects where {len(values)} stand.")
+    if any(map(_stands, values)):
+        if not isinstance(state, (list, tuple)) or len(values) != len(state):
+            raise StateError(f"the state does not fit: it holds other than the {len(values)} objects that stand.")
         return [restore(item, part) for item, part in zip(values, state, strict=True)]
     return [capture(item) for item in state]
 
@@ -123,6 +151,8 @@ def pack(state: Any) -> tuple[bytes, Any]:
             tensors[key] = node.detach().cpu().contiguous().clone()
             return {TENSOR: key}
         if isinstance(node, dict):
+            if TENSOR in node:
+                raise StateError(f"a state may not use the key {TENSOR!r}: it marks tensors in snapshots. Use another name.")
             return {key: walk(item) for key, item in node.items()}
         if isinstance(node, list):
             return [walk(item) for item in node]
@@ -169,23 +199,48 @@ def write_atomic(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StateError(f"cannot write {path}: {error.strerror or error}. Nothing was half-written; earlier files stand.") from error
+        raise StateError(
+            f"cannot write {path}: {error.strerror or error}. Nothing was half-written; earlier files stand."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def save_snapshot(folder: Path, number: int, state: Any) -> Path:
-    """Write snapshot NUMBER and remove all but the newest `KEEP`. Returns the path of its JSON."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write snapshot NUMBER and remove all but the newest `KEEP`, and any of a future that was given up. Returns its JSON's path.
+
+    Raises StateError where it cannot be written; nothing of it stays behind then, and earlier snapshots stand.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"cannot make the folder {folder}: {error.strerror or error}.") from error
     data, tree = pack(state)
     path = folder / f"{number:09d}.json"
-    write_atomic(path.with_suffix(".safetensors"), data)
     body = json.dumps(tree)
     record = {"sha256": hashlib.sha256(data + body.encode()).hexdigest(), "number": number, "state": body}
-    write_atomic(path, json.dumps(record).encode())
-    for old in sorted(folder.glob("*.json"))[:-KEEP]:
+    write_atomic(path.with_suffix(".safetensors"), data)
+    try:
+        write_atomic(path, json.dumps(record).encode())
+    except StateError:
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+        raise
+    standing = sorted(folder.glob("*.json"))
+    place = standing.index(path) + 1
+    for old in standing[: max(0, place - KEEP)] + standing[place:]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written: temporary files, and tensors without their JSON."""
+    for path in folder.glob(".*.*.[0-9]*"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob("*.safetensors"):
+        if not path.with_suffix(".json").exists():
+            path.unlink(missing_ok=True)
 
 
 def load_snapshot(path: Path) -> tuple[int, Any]:
@@ -193,12 +248,13 @@ def load_snapshot(path: Path) -> tuple[int, Any]:
     try:
         record = json.loads(path.read_text())
         data = path.with_suffix(".safetensors").read_bytes()
-        good = hashlib.sha256(data + record["state"].encode()).hexdigest() == record["sha256"]
+        number, body = int(record["number"]), record["state"]
+        good = hashlib.sha256(data + body.encode()).hexdigest() == record["sha256"] and number == int(path.stem)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"snapshot {path} cannot be read: {error}") from error
     if not good:
         raise StateError(f"snapshot {path} is corrupt: its sha256 does not match its content.")
-    return record["number"], unpack(data, json.loads(record["state"]))
+    return number, unpack(data, json.loads(body))
 
 
 def newest_snapshot(folder: Path) -> tuple[int, Any] | None:
