@@ -1,7 +1,8 @@
 """Limits that are enforced, not hoped for.
 
 Limits in replay samples or bytes, labels and updates act inside the fold, deterministically. A limit in seconds ends learning
-at some prefix of the log and never changes a step. Activation memory is measured on the first update and refused if larger.
+at some prefix of the log and never changes a step. Activation memory is measured on every update where it is limited (else
+on the first one, for the record) and refused if larger.
 """
 
 from collections.abc import Callable
@@ -96,6 +97,10 @@ class Meter:
         self.updates += 1
         return batch
 
+    def adapted(self) -> None:
+        """Count an update that was made from inputs alone."""
+        self.updates += 1
+
     def used(self) -> dict[str, Any]:
         """Counts so far, with the limit that ended learning ('' where none did)."""
         return {"labels": self.labels, "updates": self.updates, "closed": self.closed}
@@ -114,18 +119,57 @@ def first_rows(batch: Batch, count: int) -> Batch:
 
 
 def activation_bytes(step: Callable[[], Any]) -> tuple[Any, int]:
-    """(result of step, bytes of the tensors that autograd kept for its backward passes, each storage counted once)."""
-    seen: dict[int, int] = {}
+    """(result of step, most bytes that autograd kept at one time for its backward passes).
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    Each storage counts once, while at least one kept tensor lives in it; weights, also seen through a view, do not count.
+    """
+    ledger = _Ledger()
+    with torch.autograd.graph.saved_tensors_hooks(ledger.keep, lambda kept: kept.tensor):
         result = step()
-    return result, sum(seen.values())
+    return result, ledger.most
+
+
+class _Ledger:
+    """Bytes of the storages in which kept tensors live, now and at most."""
+
+    def __init__(self) -> None:
+        self.holders: dict[int, int] = {}
+        self.bytes = 0
+        self.most = 0
+
+    def keep(self, tensor: torch.Tensor) -> "_Kept":
+        owner = tensor if tensor._base is None else tensor._base
+        return _Kept(tensor.detach(), None if isinstance(owner, torch.nn.Parameter) else self)
+
+    def add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        holders = self.holders.get(storage.data_ptr(), 0)
+        self.holders[storage.data_ptr()] = holders + 1
+        if holders == 0:
+            self.bytes += storage.nbytes()
+            self.most = max(self.most, self.bytes)
+
+    def drop(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        self.holders[storage.data_ptr()] -= 1
+        if self.holders[storage.data_ptr()] == 0:
+            self.bytes -= storage.nbytes()
+
+
+class _Kept:
+    """A tensor that autograd keeps until its backward pass is over; it is on the ledger for as long as it lives."""
+
+    __slots__ = ("ledger", "tensor")
+
+    def __init__(self, tensor: torch.Tensor, ledger: _Ledger | None):
+        self.tensor = tensor
+        self.ledger = ledger
+        if ledger is not None:
+            ledger.add(tensor)
+
+    def __del__(self) -> None:
+        if self.ledger is not None:
+            self.ledger.drop(self.tensor)
 
 
 def refuse_activations(learner: Learner, used: int, budget: Budget) -> None:
