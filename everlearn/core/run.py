@@ -23,11 +23,11 @@ import torch
 import yaml
 
 from everlearn.core.budget import Budget, Meter, activation_bytes, refuse_activations
-from everlearn.core.errors import InputError, StateError
+from everlearn.core.errors import InputError, StateError, check_count
 from everlearn.core.events import Batch, Boundary, Event, Metrics, map_x, rows, size, to_device
 from everlearn.core.learner import Adapter, Learner
 from everlearn.core.monitor import Monitor, Step
-from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, write_atomic
+from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, sweep, write_atomic
 from everlearn.core.stream import Stream
 
 CURVE_POINTS = 200  # how many times along the stream the monitors are asked for the curve
@@ -62,8 +62,9 @@ class Fold:
         self.position = 0  # events folded
         self.judged = 0  # checkpoints passed
         self.curve: list[dict[str, Any]] = []
-        self.activations = 0  # bytes that the first update kept for its backward passes
+        self.activations = 0  # most bytes that an update kept for its backward passes
         self._free = budget == Budget()
+        self._limited = budget.activation_bytes is not None
 
     def step(self, event: Event) -> None:
         """Fold one event: predict if a monitor asks, learn if the budget allows, then let the monitors look."""
@@ -83,6 +84,7 @@ class Fold:
             if event.y is None and isinstance(learner, Adapter) and admitted is not None:
                 prediction = learner.adapt(event.x)
                 predicted, admitted = time.perf_counter(), None
+                meter.adapted()
             else:
                 if wanted:
                     prediction = learner.predict(event.x)
@@ -98,15 +100,16 @@ class Fold:
         self.position += 1
 
     def _update(self, batch: Batch) -> Metrics:
-        if self.activations or self._free or batch.y is None:
+        if self._free or (self.activations and not self._limited) or batch.y is None:
             return self.learner.update(batch)
-        metrics, self.activations = activation_bytes(lambda: self.learner.update(batch))
-        refuse_activations(self.learner, self.activations, self.meter.budget)
+        metrics, used = activation_bytes(lambda: self.learner.update(batch))
+        self.activations = max(self.activations, used)
+        refuse_activations(self.learner, used, self.meter.budget)
         return metrics
 
     def judge(self) -> None:
         """Let the monitors judge the learner on every held-out set."""
-        for index in range(len(self.stream.held_out)):
+        for index in range(len(self.stream.held_out) if self.monitors else 0):
             held_out = self.stream.held_out[index]
             chunks = []
             for start in range(0, size(held_out.x), JUDGE_ROWS):
@@ -156,6 +159,8 @@ def run(
     total = len(stream)
     if total == 0:
         raise InputError(f"the stream {stream.name} is empty: there is nothing to learn from.")
+    if snapshot_every is not None:
+        check_count("run", "snapshot_every", snapshot_every)
     if learner.needs_boundaries and not stream.boundaries:
         raise InputError(
             f"{learner.name} needs announced boundaries, and {stream.name} has none. "
@@ -243,15 +248,19 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 def _open_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     """Make a run folder, or check that the one that stands belongs to the same configuration."""
     path = folder / CONFIG
-    if not resume and path.exists():
+    if not resume:
         shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
         for name in (CONFIG, METRICS, RESULT):
             (folder / name).unlink(missing_ok=True)
     if path.exists():
         try:
             standing = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise StateError(f"{path} cannot be read: {error}") from error
+        if not isinstance(standing, dict):
+            raise StateError(
+                f"{path} is not the configuration of a run. Choose another folder, or start it anew with --no-resume."
+            )
         wanted = json.loads(json.dumps(settings))
         if standing != wanted:
             keys = sorted(key for key in {*standing, *wanted} if standing.get(key) != wanted.get(key))
@@ -259,7 +268,13 @@ def _open_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
             raise StateError(
                 f"{folder} holds a run of another configuration ({differ}). Choose another folder, or start it anew with --no-resume."
             )
+        sweep(folder)
+        sweep(folder / SNAPSHOTS)
         return
+    if any((folder / SNAPSHOTS).glob("*.json")):
+        raise StateError(
+            f"{folder} holds snapshots, and no {CONFIG} that says of which run. Choose another folder, or start it anew with --no-resume."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -276,4 +291,6 @@ def _append(path: Path, point: dict[str, Any]) -> None:
         with open(path, "a") as file:
             file.write(json.dumps(point) + "\n")
     except OSError as error:
-        raise StateError(f"cannot write {path}: {error.strerror}. The snapshots so far stand; free space and run again.") from error
+        raise StateError(
+            f"cannot write {path}: {error.strerror}. The snapshots so far stand; free space and run again."
+        ) from error
