@@ -9,6 +9,7 @@ turns it into objects by looking names up in a table, `describe` gives an object
 import ast
 import importlib
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from everlearn.core.errors import SpecError, closest
 
+INFINITY = "1e999"  # how Python's literals write it
 _COLON = "__from__"
 _REFERENCE = re.compile(r"(?<![\w'\"])((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
@@ -43,8 +45,9 @@ def parse(text: str) -> Call:
     source = _outside_quotes(text.strip())
     try:
         node = ast.parse(source, mode="eval").body
-    except SyntaxError as error:
-        raise SpecError(f"cannot read {text!r}: {error.msg}. A call string looks like replay(capacity=500).") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or error or "too deeply nested"
+        raise SpecError(f"cannot read {text!r}: {reason}. A call string looks like replay(capacity=500).") from error
     value = _convert(node, text)
     if not isinstance(value, Call):
         raise SpecError(f"cannot read {text!r}: a name or a call is expected, such as replay(capacity=500).")
@@ -144,7 +147,7 @@ def describe(value: Any) -> str:
     if getattr(value, "spec", None) and isinstance(value.spec, str):
         return value.spec
     if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
+        return _text(value)
     if isinstance(value, (list, tuple)):
         inside = ", ".join(map(describe, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
@@ -181,9 +184,7 @@ def _arguments(value: Any) -> list[str]:
 def _outside_quotes(text: str) -> str:
     """Rewrite `module:attribute` as an attribute that `ast` accepts, leaving quoted text alone."""
     pieces = re.split(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", text)
-    return "".join(
-        piece if index % 2 else _REFERENCE.sub(rf"\1.{_COLON}.\2", piece) for index, piece in enumerate(pieces)
-    )
+    return "".join(piece if index % 2 else _REFERENCE.sub(rf"\1.{_COLON}.\2", piece) for index, piece in enumerate(pieces))
 
 
 def _convert(node: ast.expr, text: str) -> Any:
@@ -199,11 +200,11 @@ def _convert(node: ast.expr, text: str) -> Any:
     if isinstance(node, (ast.List, ast.Tuple)):
         items = [_convert(item, text) for item in node.elts]
         return items if isinstance(node, ast.List) else tuple(items)
-    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
-        return {ast.literal_eval(key): _convert(item, text) for key, item in zip(node.keys, node.values, strict=True)}
     try:
+        if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+            return {ast.literal_eval(key): _convert(item, text) for key, item in zip(node.keys, node.values, strict=True)}
         return ast.literal_eval(node)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
         piece = ast.get_source_segment(_outside_quotes(text.strip()), node) or text
         raise SpecError(f"cannot read {piece!r} in {text!r}: only calls, names and literals are allowed.") from error
 
@@ -225,4 +226,8 @@ def _text(item: Any) -> str:
     if isinstance(item, (list, tuple)):
         inside = ", ".join(map(_text, item))
         return f"[{inside}]" if isinstance(item, list) else f"({inside}{',' if len(item) == 1 else ''})"
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{key!r}: {_text(value)}" for key, value in item.items()) + "}"
+    if isinstance(item, float) and math.isinf(item):
+        return INFINITY if item > 0 else f"-{INFINITY}"
     return repr(item)
