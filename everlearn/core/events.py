@@ -82,6 +82,8 @@ def join(first: X, second: X) -> X:
 
 def to_device(event: Event, device: torch.device | str) -> Event:
     """The same event with its tensors on a device."""
+    if isinstance(event, Boundary):
+        return event if event.data is None else replace(event, data=to_device(event.data, device))
     if not isinstance(event, Batch):
         return event
     y = None if event.y is None else event.y.to(device)
