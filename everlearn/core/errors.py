@@ -9,6 +9,8 @@
     ├── BudgetError               a limit that cannot be kept                                                    5
     ├── ContractError             a learner or agent that breaks the contract                                    6
     └── MissingExtraError         a library that an optional part needs                                          7
+
+A message is one sentence or two, made for the one who can mend it; the exit code is that of the command line.
 """
 
 import difflib

@@ -58,5 +58,3 @@ class Monitor(ABC):
     @abstractmethod
     def figures(self) -> dict[str, Any]:
         """Figures of the whole fold so far (JSON)."""
-
-

@@ -22,7 +22,7 @@ from everlearn.core.learner import Learner
 from everlearn.core.state import same
 from everlearn.core.store import stores
 
-PASSES = 4  # times that the events are repeated where a memory is to be filled
+PASSES = 3  # times that the batches are repeated where a memory is to be filled
 
 
 def is_a_learner(trial: Trial) -> None:
@@ -208,18 +208,17 @@ def memory_is_bounded(trial: Trial) -> None:
 
 
 def _within(trial: Trial, learner: Learner, samples: int | None, nbytes: int | None) -> None:
-    for _ in range(PASSES):
-        for event in trial.problem.events:
-            step(learner, event)
-            memories = stores(learner)
-            for memory in memories:
-                if memory.capacity is not None and memory.stored > memory.capacity:
-                    raise fault(learner, f"a memory holds {memory.stored} rows; its capacity is {memory.capacity}.")
-            stored, used = sum(memory.stored for memory in memories), sum(memory.nbytes for memory in memories)
-            if samples is not None and stored > samples:
-                raise fault(learner, f"its memories hold {stored} rows in all; {samples} are allowed.")
-            if nbytes is not None and used > nbytes:
-                raise fault(learner, f"its memories take {used} bytes in all; {nbytes} are allowed.")
+    for event in (*trial.problem.events, *PASSES * trial.problem.batches):
+        step(learner, event)
+        memories = stores(learner)
+        for memory in memories:
+            if memory.capacity is not None and memory.stored > memory.capacity:
+                raise fault(learner, f"a memory holds {memory.stored} rows; its capacity is {memory.capacity}.")
+        stored, used = sum(memory.stored for memory in memories), sum(memory.nbytes for memory in memories)
+        if samples is not None and stored > samples:
+            raise fault(learner, f"its memories hold {stored} rows in all; {samples} are allowed.")
+        if nbytes is not None and used > nbytes:
+            raise fault(learner, f"its memories take {used} bytes in all; {nbytes} are allowed.")
     check_scores(learner, answer(learner, trial.problem.probe), size(trial.problem.probe), trial.problem)
 
 
