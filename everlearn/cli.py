@@ -34,8 +34,9 @@ def compare(
     folder: str | None = None,
     device: str = "cpu",
     track: str | None = None,
+    stream: str = "digits",
     *,
-    stream: str,
+    source: str | None,
     resume: bool,
     baselines: bool,
     json: bool,
@@ -54,11 +55,13 @@ def compare(
         folder: where runs and report go (default: a folder of everlearn-runs/ named by the configuration)
         device: cpu, cuda, or auto
         track: also export to mlflow or tensorboard
+        stream: the same as STREAM, for --config
     """
     from everlearn.compare.catalog import build_budget
     from everlearn.compare.grid import compare as run_comparison
     from everlearn.compare.track import export, tracker
 
+    stream = source or stream
     if track is not None:
         tracker(track)
     place = (
@@ -174,12 +177,8 @@ def report(folder: str, output: str | None = None, *, json: bool) -> int:
     return 0
 
 
-def list_(kind: str = "all", *, json: bool) -> int:
-    """Name what there is.
-
-    Args:
-        kind: learners, agents, networks, scenarios, data, values, studies, or all
-    """
+def list_(*, kind: str, json: bool) -> int:
+    """Name what there is."""
     from everlearn.compare.listing import listing
     from everlearn.studies.study import studies
 
@@ -271,6 +270,7 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
     "cite": (cite, "  everlearn cite derpp"),
     "check": (check, '  everlearn check "replay(capacity=50)"\n  everlearn check mymodule:MyLearner'),
 }
+KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"
 SWITCHES = {
     "resume": (True, "go on where the same command stopped"),
     "baselines": (True, "add frozen, fine_tune and retrain where they are not named"),
@@ -300,12 +300,12 @@ def parser() -> Any:
         part = ArgumentParser(description=f"{summary}\n\nexamples:\n{examples}", epilog=EXIT_CODES, formatter_class=Layout)
         part.add_argument("--config", action="config", help="a YAML file with the same names as the flags")
         parameters = inspect.signature(function).parameters
-        if verb == "compare":
+        if verb == "compare":  # a positional default would win over --config, so the option beside it has the default
             told = "a call string, a data set's name, or a CSV or Parquet file (default: digits)"
-            part.add_argument("stream", nargs="?", type=str, default="digits", help=told)
-        part.add_function_arguments(
-            function, as_group=False, as_positional=True, skip={*SWITCHES, "stream"} if verb == "compare" else {*SWITCHES}
-        )
+            part.add_argument("source", nargs="?", metavar="STREAM", help=told)
+        if verb == "list":
+            part.add_argument("kind", nargs="?", default="all", help=KINDS)
+        part.add_function_arguments(function, as_group=False, as_positional=True, skip={*SWITCHES, "source", "kind"})
         for name, (default, told) in SWITCHES.items():
             if name in parameters:
                 part.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=default, help=told)

@@ -37,7 +37,13 @@ def test_json_is_one_document_and_nothing_else(tmp_path, capsys):
 
 
 def test_a_configuration_file_means_the_same_as_flags(tmp_path, capsys):
-    config = {"stream": QUICK[0], "learners": ["nearest_class_mean"], "seeds": 2, "engine": "inline", "folder": str(tmp_path / "a")}
+    config = {
+        "stream": QUICK[0],
+        "learners": ["nearest_class_mean"],
+        "seeds": 2,
+        "engine": "inline",
+        "folder": str(tmp_path / "a"),
+    }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     assert main(["compare", "--config", str(tmp_path / "c.yaml"), "--json"]) == 0
     by_file = json.loads(capsys.readouterr().out)
@@ -139,5 +145,7 @@ def test_mlflow_gets_every_run(tmp_path):
 
 @pytest.mark.slow
 def test_the_installed_command_completes_in_a_shell():
-    script = subprocess.run([sys.executable, "-m", "everlearn.cli", "--print_shtab", "bash"], capture_output=True, text=True, check=True)
+    script = subprocess.run(
+        [sys.executable, "-m", "everlearn.cli", "--print_shtab", "bash"], capture_output=True, text=True, check=True
+    )
     assert "compare" in script.stdout

@@ -16,7 +16,9 @@ def digits():
 
 def test_every_final_learner_is_found_by_its_name():
     found = catalog.learners()
-    assert {"frozen", "fine_tune", "retrain", "replay", "derpp", "online_ewc", "nearest_class_mean", "streaming_lda"} <= set(found)
+    assert {"frozen", "fine_tune", "retrain", "replay", "derpp", "online_ewc", "nearest_class_mean", "streaming_lda"} <= set(
+        found
+    )
     assert {"sklearn", "river"} <= set(found)
     assert all(issubclass(value, Learner) and value.name == name for name, value in found.items())
 

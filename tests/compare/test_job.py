@@ -24,7 +24,10 @@ def test_labels_that_differ_have_folders_that_differ():
 
 
 def test_the_fingerprint_follows_data_and_seed():
-    prints = {fingerprint_of(build_stream(text, seed)) for text, seed in [(STREAM, 0), (STREAM, 1), ("split(wine, experiences=3)", 0)]}
+    prints = {
+        fingerprint_of(build_stream(text, seed))
+        for text, seed in [(STREAM, 0), (STREAM, 1), ("split(wine, experiences=3)", 0)]
+    }
     assert len(prints) == 3
     assert fingerprint_of(build_stream(STREAM, 0)) in prints
 

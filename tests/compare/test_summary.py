@@ -7,10 +7,23 @@ from everlearn.core.budget import Budget
 
 
 def run(seed, accuracy, latency=1.0, error=None):
-    figures = {"matrix": {"average_accuracy": accuracy}, "cost": {"predict_ms_p99": latency}, "memory": {"bytes": 100, "stored": 5}}
+    figures = {
+        "matrix": {"average_accuracy": accuracy},
+        "cost": {"predict_ms_p99": latency},
+        "memory": {"bytes": 100, "stored": 5},
+    }
     if error:
         figures = {}
-    return {"seed": seed, "name": "replay", "reference": False, "figures": figures, "curve": [], "used": {}, "sha256": "", "error": error}
+    return {
+        "seed": seed,
+        "name": "replay",
+        "reference": False,
+        "figures": figures,
+        "curve": [],
+        "used": {},
+        "sha256": "",
+        "error": error,
+    }
 
 
 def test_mean_and_interval_over_seeds():
@@ -45,7 +58,10 @@ def test_a_failed_run_leaves_its_error_and_no_score():
 
 
 def test_pairs_put_the_better_first():
-    entries = [summarise(label, [run(seed, base + seed / 100) for seed in range(3)], "accuracy", Budget()) for label, base in (("a", 0.5), ("b", 0.7))]
+    entries = [
+        summarise(label, [run(seed, base + seed / 100) for seed in range(3)], "accuracy", Budget())
+        for label, base in (("a", 0.5), ("b", 0.7))
+    ]
     (pair,) = pairs(entries)
     assert (pair["first"], pair["second"]) == ("b", "a")
     assert pair["difference"] == pytest.approx(0.2)
