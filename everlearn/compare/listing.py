@@ -66,7 +66,7 @@ def references(name: str, studies: Mapping[str, Any]) -> list[str]:
     """The references in a component's doc-string and its module's."""
     value = _find(name, studies)
     text = f"{inspect.getdoc(value) or ''}\n\n{inspect.getdoc(inspect.getmodule(value)) or ''}"
-    blocks = re.findall(r"References?:\s*(.+?)(?:\n\s*\n|\Z)", text, flags=re.DOTALL)
+    blocks = re.findall(r"References?:\s*(.+?)(?:\n\s*\n|\nDiffers from|\Z)", text, flags=re.DOTALL)
     found = list(dict.fromkeys(re.sub(r"\s+", " ", block).strip() for block in blocks))
     return found or [f"{name} is not from a publication."]
 
