@@ -1,0 +1,107 @@
+"""One gradient step: what it computes, what it counts, and where its randomness comes from."""
+
+import pytest
+import torch
+from torch import nn
+
+from everlearn.core.random import isolated
+from everlearn.core.state import capture, restore, same
+from everlearn.optim.descent import Descent, evaluate
+from everlearn.optim.optimizers import SGD, Adam
+
+
+def network(dropout=0.0):
+    with isolated(0, "test"):
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout) if dropout else nn.Identity(), nn.Linear(8, 2))
+
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+Y = torch.tensor([0, 1, 0, 1, 0, 1])
+
+
+def step(descent):
+    return descent(lambda: nn.functional.cross_entropy(descent.model(X), Y))
+
+
+def test_a_step_by_hand():
+    # loss = (3 w)^2 at w = 2: slope 2 * 3 * 6 = 36, so w <- 2 - 0.01 * 36.
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    descent = Descent(model, SGD(lr=0.01))
+    loss = descent(lambda: (model(torch.tensor([[3.0]])) ** 2).sum())
+    assert loss.item() == 36.0
+    assert not loss.requires_grad
+    assert model.weight.item() == pytest.approx(1.64, rel=1e-6)
+    assert descent.steps == 1
+
+
+def test_slopes_do_not_add_up_over_steps():
+    model, bare = network(), network()
+    descent, optimizer = Descent(model, SGD(lr=0.1)), SGD(lr=0.1).make(bare.parameters())
+    for _ in range(3):
+        step(descent)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(bare(X), Y).backward()
+        optimizer.step()
+    assert same(capture(model), capture(bare))
+
+
+def test_dropout_comes_from_the_seed_and_the_step():
+    torch.manual_seed(5)
+    first = Descent(network(0.5), SGD(), seed=3)
+    before = torch.get_rng_state()
+    losses = [step(first) for _ in range(3)]
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(6)
+    second, other = Descent(network(0.5), SGD(), seed=3), Descent(network(0.5), SGD(), seed=4)
+    assert [step(second) for _ in range(3)] == losses
+    assert [step(other) for _ in range(3)] != losses
+    still = Descent(network(0.5), SGD(lr=0.0), seed=3)
+    assert len({float(step(still)) for _ in range(3)}) == 3  # another mask at every step
+
+
+def test_prediction_is_in_evaluation_mode_without_gradients():
+    descent = Descent(network(0.5), SGD())
+    step(descent)
+    before = capture(descent)
+    first = descent.predict(X)
+    assert torch.equal(first, descent.predict(X))
+    assert not first.requires_grad
+    assert same(before, capture(descent))
+    descent.model.train()
+    assert torch.equal(first, evaluate(descent.model, X))
+
+
+def test_training_mode_comes_back_after_a_prediction():
+    modes = []
+    descent = Descent(network(), SGD())
+    descent.predict(X)
+    descent(lambda: modes.append(descent.model.training) or descent.model(X).sum())
+    assert modes == [True]
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, momentum=0.9), Adam()], ids=repr)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_continues_from_its_state(optimizer, dropout):
+    whole = Descent(network(dropout), optimizer, seed=1)
+    for _ in range(4):
+        step(whole)
+    state = capture(whole)
+    second = Descent(network(dropout), optimizer, seed=1)
+    step(second)
+    restore(second, state)
+    for _ in range(3):
+        step(whole)
+        step(second)
+    assert same(capture(whole), capture(second))
+
+
+def test_layers_that_need_no_gradient_stay():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    before = capture(model)
+    descent = Descent(model, SGD(lr=0.5))
+    step(descent)
+    assert torch.equal(before["0.weight"], model[0].weight)
+    assert not torch.equal(before["3.weight"], model[3].weight)
+    assert len(descent.parameters) == 3
