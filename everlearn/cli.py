@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from everlearn.console import Bar, console, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError
 
 RUNS = Path("everlearn-runs")
@@ -67,7 +68,7 @@ def compare(
     place = (
         Path(folder) if folder else RUNS / f"compare-{_fingerprint(stream, learners, model, seeds, budget, target, time)}"
     )
-    with _Bar(f"comparing on {stream}", quiet=json) as bar:
+    with Bar(f"comparing on {stream}", quiet=json) as bar:
         result = run_comparison(
             learners,
             stream,
@@ -88,9 +89,9 @@ def compare(
     if track is not None:
         export(result.record, track, place)
     if json:
-        return _print_json(result.record)
-    _print_comparison(result.record)
-    _say(f"report: {place / 'report.html'}")
+        return print_json(result.record)
+    print_comparison(result.record)
+    say(f"report: {place / 'report.html'}")
     return 0
 
 
@@ -126,14 +127,14 @@ def run(
     job = Job(
         0, label, label, text, model, seed, build_budget(budget), place, resume, _device(device), ("", str(Path.cwd()))
     )
-    with _Bar(f"{label} on {text}", quiet=json) as bar:
+    with Bar(f"{label} on {text}", quiet=json) as bar:
         record = run_job(job, lambda number, share: bar.move(share, int(share == 1), 1))
     if record["error"]:
         raise ArgumentError(record["error"])
     if json:
-        return _print_json({key: value for key, value in record.items() if key != "curve"})
-    _print_figures(record["figures"])
-    _say(f"folder: {run_folder(job)}")
+        return print_json({key: value for key, value in record.items() if key != "curve"})
+    print_figures(record["figures"])
+    say(f"folder: {run_folder(job)}")
     return 0
 
 
@@ -150,12 +151,12 @@ def study(name: str, scale: str = "quick", folder: str | None = None, *, resume:
 
     found = study_named(name)
     place = Path(folder) if folder else RUNS / f"study-{name}-{scale}"
-    with _Bar(f"study {name} ({scale})", quiet=json) as bar:
+    with Bar(f"study {name} ({scale})", quiet=json) as bar:
         result = run_study(found, scale, place, resume=resume, watch=bar.move)
     if json:
-        return _print_json(result.record)
-    _say(result.text())
-    _say(f"figure: {place / 'figure.png'}")
+        return print_json(result.record)
+    say(result.text())
+    say(f"figure: {place / 'figure.png'}")
     return 0 if result.verdict == "HOLDS" else 1
 
 
@@ -170,10 +171,10 @@ def report(folder: str, output: str | None = None, *, json: bool) -> int:
 
     result = load_comparison(folder)
     if json:
-        return _print_json(result.record)
+        return print_json(result.record)
     path = result.report(output or Path(folder) / "report.html")
-    _print_comparison(result.record)
-    _say(f"report: {path}")
+    print_comparison(result.record)
+    say(f"report: {path}")
     return 0
 
 
@@ -184,14 +185,14 @@ def list_(*, kind: str, json: bool) -> int:
 
     found = listing(kind, studies())
     if json:
-        return _print_json({group: dict(rows) for group, rows in found.items()})
+        return print_json({group: dict(rows) for group, rows in found.items()})
     from rich.table import Table
 
     for group, rows in found.items():
         table = Table(title=group, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
         for name, line in rows:
             table.add_row(name, line)
-        _console().print(table)
+        console().print(table)
     return 0
 
 
@@ -209,13 +210,13 @@ def show(name: str, *, json: bool) -> int:
 
         record = load_comparison(name).record
         if json:
-            return _print_json(record)
-        _print_comparison(record)
+            return print_json(record)
+        print_comparison(record)
         return 0
     found = explain(name, studies())
     if json:
-        return _print_json(found)
-    _say(f"{found['signature']}\n\n{found['doc']}")
+        return print_json(found)
+    say(f"{found['signature']}\n\n{found['doc']}")
     return 0
 
 
@@ -230,8 +231,8 @@ def cite(name: str, *, json: bool) -> int:
 
     found = references(name, studies())
     if json:
-        return _print_json({"name": name, "references": found})
-    _say("\n".join(found))
+        return print_json({"name": name, "references": found})
+    say("\n".join(found))
     return 0
 
 
@@ -245,8 +246,8 @@ def check(learner: str, *, json: bool) -> int:
 
     passed = check_named(learner)
     if json:
-        return _print_json({"learner": learner, "passed": passed})
-    _say("\n".join(f"ok  {line}" for line in passed) + f"\n{learner} keeps the contract ({len(passed)} checks).")
+        return print_json({"learner": learner, "passed": passed})
+    say("\n".join(f"ok  {line}" for line in passed) + f"\n{learner} keeps the contract ({len(passed)} checks).")
     return 0
 
 
@@ -329,35 +330,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-class _Bar:
-    """A progress bar on standard error, with an estimate of the time left."""
-
-    def __init__(self, title: str, quiet: bool):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[runs]}"))
-        self.progress = Progress(
-            *columns,
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
-        self.task = self.progress.add_task(title, total=1.0, runs="")
-
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def move(self, share: float, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=share, runs=f"{done}/{total} runs")
-
-
 def _version() -> str:
     from everlearn import __version__
 
@@ -376,39 +348,6 @@ def _device(name: str) -> str:
 
 def _fingerprint(*settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _say(text: str) -> None:
-    print(text)
-
-
-def _print_json(value: Any) -> int:
-    print(json.dumps(value, indent=1))
-    return 0
-
-
-def _print_comparison(record: dict[str, Any]) -> None:
-    from everlearn.measure.report import sentences, terminal_table
-
-    console = _console()
-    console.print(terminal_table(record))
-    for question, answers in sentences(record)[:2]:
-        console.print(f"[bold]{question}[/bold]")
-        for answer in answers:
-            console.print(answer, highlight=False, markup=False)
-
-
-def _print_figures(figures: dict[str, Any]) -> None:
-    for monitor, values in figures.items():
-        plain = {key: value for key, value in values.items() if isinstance(value, (int, float))}
-        if plain:
-            _say(f"{monitor}: " + ", ".join(f"{key} {value:.4g}" for key, value in plain.items()))
 
 
 if __name__ == "__main__":
