@@ -3,6 +3,7 @@
 from typing import Any
 
 from everlearn.measure.report import numbers as say
+from everlearn.measure.report.changes import FORGOTTEN
 from everlearn.measure.report.reading import Entry, find
 from everlearn.measure.report.scene import (
     NUMBER,
@@ -30,6 +31,7 @@ from everlearn.measure.report.series import (
 
 SETS = 24  # rows and columns of one accuracy matrix
 PANELS = 12  # classes with a panel of their own; more become a heat map
+FEW = 10  # points of a line that are marked
 CLASSES = 60  # rows of that heat map
 LOST = 10  # held-out sets in the chart of forgetting
 
@@ -149,7 +151,7 @@ def forgetting(scene: Scene) -> Chart | None:
     chart = alt.layer(bars).properties(width="container", height=height).add_params(alt.param(name="focus", value=""))
     label = order[0]
     average = sum(row["mean"] for row in first) / len(first)
-    title = f"{scene.short(label)} forgot {say.points(average, 0)} on average"
+    title = f"{scene.short(label)} forgot {say.points(average, 0) if average >= FORGOTTEN else 'next to nothing'} on average"
     plain = next((key for key in order if key != label and find(scene.learners, key)["name"] == "fine_tune"), None)
     if plain is not None:
         title += f", plain fine-tuning {say.points(sum(row['mean'] for row in lost[plain]) / len(lost[plain]), 0)}"
@@ -201,7 +203,8 @@ def _panels(scene: Scene, rows: list[dict[str, Any]], title: str) -> Chart:
     hue = scene.looks[scene.best["label"]].color
     x = alt.X("event:Q", title=None, axis=alt.Axis(tickCount=3, labelExpr=NUMBER, grid=False))
     y = alt.Y("accuracy:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", values=[0, 0.5, 1]))
-    point = alt.OverlayMarkDef(color=hue, size=20)
+    few = len({row["event"] for row in rows}) <= FEW
+    point = alt.OverlayMarkDef(color=hue, size=20) if few else False
     line = alt.Chart(alt.NamedData("table")).mark_line(color=hue, strokeWidth=1.8, opacity=0.7, point=point)
     chart = (
         line.encode(x=x, y=y, detail="seed:N", tooltip=_class_tips())
@@ -274,7 +277,7 @@ def final_classes(scene: Scene) -> Chart | None:
     chart = alt.layer(spread, dots).properties(width="container", height=max(90, 26 * len(labels)))
     chart = chart.add_params(alt.param(name="focus", value=""))
     lowest = labels[0]
-    title = f"{scene.short(scene.best['label'])} is weakest on {say.quoted(lowest)}, at {say.percent(own[lowest], 0)}"
+    title = f"{scene.short(scene.best['label'])} is weakest on {say.quoted(lowest)} since deployment, at {say.percent(own[lowest], 0)}"
     note = "Accuracy of answers given before their labels were known, class by class, mean over seeds."
     return Chart(
         "final_classes", title, note, spec(chart, f"{title}. {note}"), columns(rows), present(scene, rows), wide=True

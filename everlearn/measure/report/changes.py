@@ -9,7 +9,7 @@ from typing import Any
 
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.numbers import code
-from everlearn.measure.report.reading import Entry, find, mean, measure, of_role, short_names
+from everlearn.measure.report.reading import Entry, find, mean, measure, of_role, retrained, short_names
 from everlearn.measure.report.series import (
     best_and_last,
     class_losses,
@@ -17,6 +17,7 @@ from everlearn.measure.report.series import (
     detector_scores,
     first_and_last,
     same_sets,
+    set_names,
     when_new,
 )
 
@@ -30,12 +31,17 @@ SLOWER = 0.10  # new sets learned this much worse at the end than at the start
 def forgetting_and_change(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
     """The paragraphs that answer where it forgot, where it stopped learning, and when the data changed."""
     learners = record["learners"]
+    since = (record.get("stream") or {}).get("deployed") or 0
     learner = find(learners, verdict["learner"]) or find(learners, verdict["frozen"])
     paragraphs = []
     if learner is not None:
         plain = next((entry for entry in of_role(learners, "learner", "outside") if entry["name"] == "fine_tune"), None)
         name = code(short_names(learners)[learner["label"]])
-        paragraphs += [_forgetting(learner, plain, name), *_weak_classes(learner), _plasticity(learner, name)]
+        paragraphs += [
+            _forgetting(learner, plain, name),
+            *_weak_classes(learner),
+            _plasticity(learner, retrained(learners), name, since),
+        ]
     return paragraphs + _changes(record, learners, verdict)
 
 
@@ -49,7 +55,7 @@ def _forgetting(learner: Entry, plain: Entry | None, name: str) -> str:
     inside = say.interval(found.get("low"), found.get("high")) if found else ""
     told = f"{say.points(average)} on average" + (f" (95{say.SPACE}% interval {inside})" if inside else "")
     if worst["mean"] < FORGOTTEN:
-        text = f"{name} forgot next to nothing: {told}."
+        text = f"{name} forgot next to nothing: {told}." if average >= 0 else f"{name} forgot nothing: {told}."
     else:
         text = (
             f"{name} forgot {told}, most of all on {say.quoted(worst['name'])}: {say.percent(worst['best'])} at its best, "
@@ -69,7 +75,7 @@ def _forgetting(learner: Entry, plain: Entry | None, name: str) -> str:
 
 
 def _weak_classes(learner: Entry) -> list[str]:
-    """The classes answered worst at the end, in the user's labels, where some are much worse than the rest."""
+    """The classes answered worst, in the user's labels, where some are much worse than the rest."""
     classes = classes_at_end(learner)
     if len(classes) < 3:
         return []
@@ -78,38 +84,48 @@ def _weak_classes(learner: Entry) -> list[str]:
     if not weak:
         return []
     told = [f"{say.quoted(label)} ({say.percent(classes[label])})" for label in weak]
-    return [f"Weakest at the end: {say.listing(told, most=3)}; the class in the middle has {say.percent(middle)}."]
+    when = "at the end" if set_names(learner) else "since deployment"
+    return [f"Weakest {when}: {say.listing(told, most=3)}; the class in the middle has {say.percent(middle)}."]
 
 
-def _plasticity(learner: Entry, name: str) -> str:
-    units, rank = (
-        first_and_last(learner, "plasticity", "active_units"),
-        first_and_last(learner, "plasticity", "effective_rank"),
-    )
-    facts, signs = [], []
+def lost_plasticity(learner: Entry, yardstick: Entry | None, since: int) -> list[str]:
+    """Signs that a network learns less well than it did when it was deployed, in words; [] where there is none.
+
+    Active units, effective rank and the accuracy on sets just learned fall in any training to some degree. A fall is a sign only
+    where the learner also stands below a network that was retrained from scratch (if there is one in the comparison).
+    """
+    units, rank = (first_and_last(learner, "plasticity", key, since) for key in ("active_units", "effective_rank"))
+    other_units, other_rank = (first_and_last(yardstick, "plasticity", key) for key in ("active_units", "effective_rank"))
+    fresh, other_fresh = when_new(learner), when_new(yardstick or {})
+    signs = []
+    if units and units[0] - units[1] > UNITS_LOST and (not other_units or other_units[1] - units[1] > UNITS_LOST):
+        signs.append("units fell silent")
+    if rank and rank[1] < (1 - RANK_LOST) * rank[0] and (not other_rank or rank[1] < (1 - RANK_LOST) * other_rank[1]):
+        signs.append("its features grew poorer")
+    if len(fresh) > 1 and fresh[0] - fresh[-1] > SLOWER and (not other_fresh or other_fresh[-1] - fresh[-1] > SLOWER):
+        signs.append("new sets were learned less well")
+    return signs
+
+
+def _plasticity(learner: Entry, yardstick: Entry | None, name: str, since: int) -> str:
+    facts = []
+    units, rank = (first_and_last(learner, "plasticity", key, since) for key in ("active_units", "effective_rank"))
     if units is not None:
         facts.append(f"active units went from {say.percent(units[0])} to {say.percent(units[1])}")
-        if units[0] - units[1] > UNITS_LOST:
-            signs.append("units fell silent")
     if rank is not None:
         facts.append(f"the effective rank of its features from {say.decimal(rank[0], 1)} to {say.decimal(rank[1], 1)}")
-        if rank[1] < (1 - RANK_LOST) * rank[0]:
-            signs.append("its features grew poorer")
     fresh = when_new(learner)
     if len(fresh) > 1:
-        facts.append(
-            f"new sets were learned to {say.percent(fresh[0])} at the start and {say.percent(fresh[-1])} at the end"
-        )
-        if fresh[0] - fresh[-1] > SLOWER:
-            signs.append("new sets were learned less well")
+        facts.append(f"new sets were learned to {say.percent(fresh[0])} at first and {say.percent(fresh[-1])} at the end")
     if not facts:
         return f"Plasticity of {name} was not measured."
-    judgement = (
-        f"{name} shows signs of lost plasticity ({say.listing(signs)})"
-        if signs
-        else f"{name} shows no sign of lost plasticity"
-    )
-    return f"{judgement}: {say.listing(facts)}."
+    signs = lost_plasticity(learner, yardstick, since)
+    found = f"signs of lost plasticity ({say.listing(signs)})" if signs else "no sign of lost plasticity"
+    text = f"{name} shows {found}: since deployment {say.listing(facts)}."
+    beside = first_and_last(yardstick, "plasticity", "effective_rank")
+    if rank is not None and beside is not None:
+        text += f" Retraining ends at a rank of {say.decimal(beside[1], 1)}."
+    return text
 
 
 def _changes(record: Mapping[str, Any], learners: Any, verdict: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from everlearn.measure.report import numbers as say
-from everlearn.measure.report.changes import UNITS_LOST
+from everlearn.measure.report.changes import lost_plasticity
 from everlearn.measure.report.numbers import code
 from everlearn.measure.report.reading import find
 from everlearn.measure.report.scene import (
@@ -33,7 +33,8 @@ ALARMS = 200  # alarms of one detector and seed
 def held_out(scene: Scene) -> Chart | None:
     checkpoints = scene.stream.get("checkpoints") or []
     rows = _curves(scene, "matrix", "average_accuracy", only=checkpoints, bounds=(0.0, 1.0))
-    title = _ends(scene, rows, "on average over the held-out sets")
+    single = len(scene.stream.get("held_out") or []) == 1
+    title = _ends(scene, rows, "on the held-out set" if single else "on average over the held-out sets")
     note = "Average accuracy over the held-out sets each time they were judged: mean over seeds, with its 95 % interval."
     return _lines(
         scene, "held_out", rows, title, note, "Accuracy on held-out sets", accuracy=True, marked=len(checkpoints) <= 12
@@ -73,27 +74,42 @@ def memory(scene: Scene) -> Chart | None:
 def plasticity(scene: Scene) -> Chart | None:
     import altair as alt
 
-    measures = {"active_units": "Active units", "effective_rank": "Effective rank", "weight_norm": "Weight norm"}
-    rows = [{"measure": told, **row} for key, told in measures.items() for row in _curves(scene, "plasticity", key, most=40)]
+    measures = {"active_units": "Active units (%)", "effective_rank": "Effective rank", "weight_norm": "Weight norm"}
+    rows = [
+        {
+            "measure": told,
+            "learner": row["learner"],
+            "event": row["event"],
+            "value": row["mean"] * (100 if "%" in told else 1),
+        }
+        for key, told in measures.items()
+        for row in _curves(scene, "plasticity", key, most=40)
+    ]
     if not rows:
         return None
     shown = [told for told in measures.values() if any(row["measure"] == told for row in rows)]
-    ends = first_and_last(scene.best, "plasticity", "active_units") if scene.best else None
-    if ends:
-        kept = "keeps" if ends[0] - ends[1] <= UNITS_LOST else "loses"
-        change = f"{say.percent(ends[0], 0)} active units at first, {say.percent(ends[1], 0)} at the end"
+    since = scene.stream.get("deployed") or 0
+    rank = first_and_last(scene.best, "plasticity", "effective_rank", since)
+    title = "How much of each network is still in use"
+    if rank is not None:
+        lost = lost_plasticity(scene.best, find(scene.learners, scene.verdict["retrain"]), since)
+        kept = "loses some of" if lost else "keeps"
+        change = f"effective rank {say.decimal(rank[0], 0)} when deployed, {say.decimal(rank[1], 0)} at the end"
         title = f"{scene.short(scene.best['label'])} {kept} its capacity to learn: {change}"
-    else:
-        title = "How much of each network is still in use"
     base = alt.Chart(alt.NamedData("table")).mark_line(strokeWidth=2)
     chart = base.encode(
         x=event_axis(),
-        y=alt.Y("mean:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4, labelFlush=True)),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4, labelFlush=True)),
         color=color(scene),
         strokeDash=dash(scene),
         opacity=focused(1.0),
         detail="learner:N",
-        tooltip=[told_learner(), told_event(), alt.Tooltip("mean:Q", title="Value", format=".3~g")],
+        tooltip=[
+            told_learner(),
+            told_event(),
+            alt.Tooltip("measure:N", title="Measure"),
+            alt.Tooltip("value:Q", title="Value", format=".3~g"),
+        ],
     )
     faceted = (
         chart.properties(width=280, height=150)

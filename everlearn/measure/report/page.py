@@ -176,6 +176,8 @@ def settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
             continue
         if isinstance(value, Mapping):
             value = {name: item for name, item in value.items() if item is not None}
+        if value in ({}, []):
+            continue
         if isinstance(value, (Mapping, list)):
             flow = isinstance(value, list) and all(isinstance(item, (int, float)) for item in value)
             text = yaml.safe_dump(value, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=10_000).strip()

@@ -163,12 +163,17 @@ def class_losses(entry: Entry) -> list[dict[str, Any]]:
     return rows
 
 
+def shown(detector: str) -> str:
+    """A detector's call string without empty brackets."""
+    return str(detector).removesuffix("()")
+
+
 def alarms(entry: Entry) -> dict[str, list[list[int]]]:
     """{detector: [events of its alarms, seed by seed]}."""
     result: dict[str, list[list[int]]] = {}
     for figure in figures(entry, "drift"):
         for detector, events in (figure.get("alarms") or {}).items():
-            result.setdefault(str(detector), []).append(list(events))
+            result.setdefault(shown(detector), []).append(list(events))
     return result
 
 
@@ -177,15 +182,15 @@ def detector_scores(entry: Entry) -> dict[str, dict[str, float | None]]:
     result: dict[str, dict[str, list[Any]]] = {}
     for figure in figures(entry, "drift"):
         for detector, scores in (figure.get("scores") or {}).items():
-            held = result.setdefault(str(detector), {})
+            held = result.setdefault(shown(detector), {})
             for key in ("found", "changes", "delay", "false_per_1000"):
                 held.setdefault(key, []).append((scores or {}).get(key))
     return {detector: {key: _mean(values) for key, values in held.items()} for detector, held in result.items()}
 
 
-def first_and_last(entry: Entry, monitor: str, key: str) -> tuple[float, float] | None:
-    """A figure at the first and at the last point of the curve, averaged over seeds."""
-    points = curve(entry, monitor, key, most=2)
+def first_and_last(entry: Entry | None, monitor: str, key: str, since: int = 0) -> tuple[float, float] | None:
+    """A figure at the first point of the curve from event `since` on, and at the last, averaged over seeds."""
+    points = [point for point in curve(entry or {}, monitor, key, most=10_000) if point["event"] >= since]
     return (points[0]["mean"], points[-1]["mean"]) if len(points) > 1 else None
 
 
