@@ -1,0 +1,332 @@
+"""A scikit-learn classifier as a learner: updated by `partial_fit`, or fitted anew on a schedule.
+
+    estimator = partial_fit(estimator, batch)                        where it has partial_fit and no schedule is given
+    estimator = fit(clone, the last `capacity` rows)                 whenever `refit` says so
+
+Its state is not tensors: it is saved as the log of rows learned from and folded anew when it is put back, never pickled.
+Reference: Pedregosa et al. (2011), Scikit-learn: Machine learning in Python, JMLR 12.
+"""
+
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from everlearn.core.errors import ArgumentError, InputError, check_count
+from everlearn.core.events import Batch, Boundary, Metrics, X
+from everlearn.core.guard import Guard
+from everlearn.core.learner import Learner
+from everlearn.core.random import derive
+from everlearn.core.state import capture, restore
+from everlearn.data.log import Log, Window
+from everlearn.learners.estimator import Library, estimator, refuse_mappings, scores, table, written
+from everlearn.optim.refit import Grown, Never, Refit
+
+SKLEARN = Library(
+    package="sklearn",
+    modules=(
+        *(
+            "linear_model",
+            "ensemble",
+            "pipeline",
+            "preprocessing",
+            "tree",
+            "naive_bayes",
+            "neighbors",
+            "svm",
+            "neural_network",
+        ),
+        *(
+            "discriminant_analysis",
+            "dummy",
+            "compose",
+            "impute",
+            "calibration",
+            "model_selection",
+            "multiclass",
+            "semi_supervised",
+        ),
+        *("decomposition", "feature_selection", "kernel_approximation", "random_projection", "gaussian_process", "cluster"),
+        *("feature_extraction", "frozen", "isotonic", "kernel_ridge", "manifold", "mixture", "multioutput", "covariance"),
+        "cross_decomposition",
+    ),
+    word="scikit-learn",
+    example="ensemble.RandomForestClassifier",
+    dotted=False,
+)
+GROWTH = 1.5  # the schedule of an estimator that has no partial_fit and was given none
+
+
+class SklearnEstimator(Learner):
+    """Any scikit-learn classifier, updated as batches come or fitted anew on a schedule.
+
+    model: the classifier, its class or its call string; it is cloned, so what it has learned already does not count, and it is
+    never changed. None takes make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss")). refit: `every(n)`, `grown(factor)` or
+    `on_drift(detector)`; None takes partial_fit where the classifier (and each step before it, in a pipeline) has it, else
+    grown(1.5). warm: each re-fit goes on from the last one (`warm_start`; ensembles get as many members again), and starts cold
+    where the classes differ from those of the last fit. capacity: the newest rows that a re-fit looks at, None for all;
+    classes: how many there are; None finds out from the labels (and folds the log anew where partial_fit meets a new one).
+
+    `random_state` follows from seed wherever it is None, also inside pipelines. An estimator that draws from NumPy's global state
+    without having that argument breaks the contract; `everlearn check` tells. Image bytes are flattened and scaled to 0..1.
+    A budget limits the rows that a re-fit looks at. The rows back to the beginning of the last fit (all rows, with partial_fit or
+    warm) are kept as well, for snapshots only: no estimator learns from them twice, and no budget counts them.
+
+    >>> import torch
+    >>> from everlearn import Batch
+    >>> learner = SklearnEstimator("GaussianNB()", classes=2)
+    >>> metrics = learner.update(Batch(torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])))
+    >>> learner.predict(torch.tensor([[0.5], [4.5]])).argmax(dim=1).tolist()
+    [0, 1]
+    """
+
+    name = "sklearn"
+    parts = ("guard", "log", "window", "schedule", "marks", "outputs")
+    takes = "estimator"
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        refit: Refit | None = None,
+        warm: bool = False,
+        capacity: int | None = None,
+        classes: int | None = None,
+        seed: int = 0,
+    ):
+        if classes is not None:
+            check_count(self.name, "classes", classes)
+        given = _default() if model is None else estimator(model, SKLEARN, _is_classifier)
+        self.written = "" if model is None else written(given, SKLEARN)
+        self.refit = refit
+        self.warm = warm
+        self.capacity = capacity
+        self._declared = classes  # of the stream, not of the learner's text
+        self.seed = seed
+        self._incremental = refit is None and _has_partial_fit(given)
+        self._check(given)
+        self._template = _seeded(given, seed, warm)
+        self.schedule = None if self._incremental else (refit or Grown(GROWTH)).fresh()
+        self.window = None if self._incremental else Window(capacity)
+        self.guard = Guard(self.name, classes)
+        self.log = Log()
+        self.outputs = classes or 0  # columns of the scores
+        self._marks: list[int] = []
+        self._fitted: Any = None
+
+    def _check(self, given: Any) -> None:
+        """Refuse arguments that would do nothing."""
+        kind = type(given).__name__
+        if isinstance(self.refit, Never):
+            raise ArgumentError(
+                f"{self.name}: refit=never() would never fit {kind}. Use every(500), grown(1.5) or on_drift(adwin())."
+            )
+        if self._incremental and (self.warm or self.capacity is not None):
+            word = "warm" if self.warm else "capacity"
+            raise ArgumentError(
+                f"{self.name}: {word} is for re-fits, and {kind} is updated by partial_fit. Give refit=every(500) as well, or leave it out."
+            )
+        if self.warm and "warm_start" not in _parameters(given):
+            raise ArgumentError(f"{self.name}: {kind} has no warm_start, so warm must be False.")
+
+    @property
+    def marks(self) -> Tensor:
+        """Numbers of rows at which the estimator was trained: the ends of batches with partial_fit, else the fits."""
+        return torch.tensor(self._marks, dtype=torch.int64)
+
+    @marks.setter
+    def marks(self, value: Tensor) -> None:
+        self._marks = value.tolist()
+
+    def predict(self, x: X) -> Tensor:
+        """(batch, classes) log-probabilities, float64: predict_proba where the estimator has it, else a softmax of
+        decision_function, else 1 for the answer of predict. Uniform before the first fit."""
+        self.guard.inputs(x)
+        rows = table(x, self.name)
+        probabilities = numpy.zeros((len(rows), max(1, self.outputs)))
+        if self._fitted is not None:
+            columns = numpy.asarray(self._fitted.classes_, dtype=numpy.int64)
+            probabilities[:, columns] = _probabilities(self._fitted, rows.numpy(), columns)
+        return scores(torch.from_numpy(probabilities), x.device)
+
+    def update(self, batch: Batch) -> Metrics:
+        """Learn from one batch. Raises InputError where the estimator cannot be fitted on its rows; all is then as before."""
+        refuse_mappings(batch, self.name)
+        before = self._checkpoint()
+        self.guard.batch(batch)
+        if batch.y is None:
+            return {}
+        error = None
+        if self.schedule is not None and self.schedule.needs_error:
+            error = float((self.predict(batch.x).argmax(1) != batch.y).double().mean())
+        self.log.append(batch.x, batch.y)
+        try:
+            return self._learn(batch, error)
+        except Exception as fault:
+            self._undo(len(batch), before)
+            if isinstance(fault, InputError):
+                raise
+            kind = type(self._template).__name__
+            raise InputError(f"{self.name}: {kind} could not be fitted on these rows: {fault}") from fault
+
+    def boundary(self, boundary: Boundary) -> None:
+        """A change is no occasion for the estimator to do anything."""
+
+    def restored(self) -> None:
+        """Fold the log anew, after its rows and marks have been put back."""
+        self._fitted = None
+        if self._incremental:
+            for start, stop in zip([0, *self._marks], self._marks, strict=False):
+                self._advance(start, stop)
+        elif self.warm:
+            for stop in self._marks:
+                self._fit(stop)
+        elif self._marks:
+            self._fit(self._marks[-1])
+
+    def _learn(self, batch: Batch, error: float | None) -> Metrics:
+        outputs = self.outputs if self._declared is not None else max(2, self.outputs, int(batch.y.max()) + 1)
+        grown, self.outputs = outputs > self.outputs, outputs
+        if self._incremental:
+            self._marks.append(self.log.end)
+            if grown and len(self._marks) > 1:
+                self.restored()
+            else:
+                self._advance(self.log.end - len(batch), self.log.end)
+            return {"rows_fitted": len(batch)}
+        self.window.add(len(batch), bytes=batch.x[0].nbytes + batch.y[0].nbytes)
+        due = self.schedule.due(self.window.seen, error) and self.window.stored > 0
+        if due:
+            self._fit(self.window.seen)
+            self.window.replayed += self.window.stored
+            self._marks = [*(self._marks if self.warm else ()), self.window.seen]
+        if not self.warm:
+            oldest = self.window.start if due or not self._marks else self.log.first
+            self.log.drop(oldest)
+        return {"rows_fitted": self.window.stored if due else 0}
+
+    def _advance(self, start: int, stop: int) -> None:
+        """One partial_fit on the rows start..stop-1."""
+        if self._fitted is None:
+            self._fitted = _clone(self._template)
+        x, y = self.log.rows(start, stop)
+        _partial_fit(self._fitted, table(x, self.name).numpy(), y.numpy(), numpy.arange(self.outputs))
+
+    def _fit(self, stop: int) -> None:
+        """Fit on the window that ends before row `stop`. Where it holds one class only, that class is the answer."""
+        from sklearn.dummy import DummyClassifier
+
+        capacity = self.window.capacity
+        x, y = self.log.rows(0 if capacity is None else max(0, stop - capacity), stop)
+        rows, labels = table(x, self.name).numpy(), y.numpy()
+        known = numpy.unique(labels)
+        last = self._fitted
+        if len(known) == 1:
+            fresh: Any = DummyClassifier(strategy="prior")
+        elif self.warm and type(last) is type(self._template) and numpy.array_equal(known, last.classes_):
+            fresh = _grown(last, self._template)
+        else:
+            fresh = _clone(self._template)
+        self._fitted = fresh.fit(rows, labels)
+
+    def _checkpoint(self) -> tuple[Any, ...]:
+        """What an update changes beside the log and the estimator."""
+        return capture([self.guard, self.schedule, self.window]), self.outputs, len(self._marks)
+
+    def _undo(self, count: int, before: tuple[Any, ...]) -> None:
+        """Take back an update that failed; what may be half-learned is folded anew."""
+        parts, self.outputs, marks = before
+        restore([self.guard], parts[:1])
+        if not self._incremental:
+            restore([self.schedule, self.window], parts[1:])
+        self._marks = self._marks[:marks]
+        self.log.take_back(count)
+        if self._incremental or self.warm:
+            self.restored()
+
+
+def _default() -> Any:
+    """Scaled features, or stochastic gradient descent goes astray where columns differ in size."""
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss"))
+
+
+def _is_classifier(value: Any) -> bool:
+    from sklearn.base import BaseEstimator, is_classifier
+
+    if isinstance(value, BaseEstimator):
+        return is_classifier(value)
+    return all(callable(getattr(value, method, None)) for method in ("fit", "predict"))
+
+
+def _clone(value: Any) -> Any:
+    from sklearn.base import clone
+
+    return clone(value, safe=False)
+
+
+def _parameters(value: Any, deep: bool = False) -> dict[str, Any]:
+    return value.get_params(deep=deep) if hasattr(value, "get_params") else {}
+
+
+def _seeded(given: Any, seed: int, warm: bool) -> Any:
+    """A clone with every random_state that is None made from the seed."""
+    fresh = _clone(given)
+    unset = [key for key, value in _parameters(given, deep=True).items() if value is None and key.endswith("random_state")]
+    settings: dict[str, Any] = {key: derive(seed, "sklearn", key) % 2**32 for key in unset}
+    if warm:
+        settings["warm_start"] = True
+    if settings:
+        fresh.set_params(**settings)
+    return fresh
+
+
+def _steps(model: Any) -> list[Any]:
+    """The steps of a pipeline that do something, else the model alone."""
+    from sklearn.pipeline import Pipeline
+
+    if isinstance(model, Pipeline):
+        return [step for _, step in model.steps if step not in (None, "passthrough")]
+    return [model]
+
+
+def _has_partial_fit(model: Any) -> bool:
+    return all(hasattr(step, "partial_fit") for step in _steps(model))
+
+
+def _partial_fit(model: Any, x: numpy.ndarray, y: numpy.ndarray, classes: numpy.ndarray) -> None:
+    *before, last = _steps(model)
+    for step in before:
+        step.partial_fit(x, y)
+        x = step.transform(x)
+    last.partial_fit(x, y, classes=classes)
+
+
+def _grown(model: Any, template: Any) -> Any:
+    """A fitted model ready to go on: an ensemble gets as many members again, since it would otherwise not change at all."""
+    own = _parameters(template)
+    for key in ("n_estimators", "max_iter"):
+        if key in own and (key == "n_estimators" or "max_leaf_nodes" in own):  # trees are grown one per iteration
+            return model.set_params(**{key: _parameters(model)[key] + own[key]})
+    return model
+
+
+def _probabilities(model: Any, x: numpy.ndarray, columns: numpy.ndarray) -> numpy.ndarray:
+    """(rows, known classes) from the best answer that the estimator can give."""
+    if hasattr(model, "predict_proba"):
+        return model.predict_proba(x)
+    if hasattr(model, "decision_function"):
+        margins = numpy.asarray(model.decision_function(x), dtype=numpy.float64)
+        if margins.ndim == 1:
+            margins = numpy.stack([numpy.zeros_like(margins), margins], axis=1)
+        if margins.shape[1] == len(columns):
+            return torch.softmax(torch.from_numpy(margins), dim=1).numpy()
+    return (numpy.asarray(model.predict(x))[:, None] == columns[None, :]).astype(numpy.float64)
+
+
+sklearn_names = SKLEARN.find
+estimator_named = sklearn_names  # the catalogue asks every estimator's module for this
