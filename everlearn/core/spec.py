@@ -164,10 +164,12 @@ def describe(value: Any) -> str:
 def _arguments(value: Any) -> list[str]:
     """Arguments of an object's constructor, read from the attributes of the same name, where they differ from the default.
 
-    The network a learner trains and its seed belong to the comparison, not to the learner's text.
+    The network a learner trains and its seed belong to the comparison, not to the learner's text; an estimator does not.
     """
     texts = []
     for key, parameter in inspect.signature(type(value)).parameters.items():
+        if key == "model" and getattr(value, "takes", "network") == "estimator" and value.written:
+            texts.append(value.written)
         if key in ("model", "seed") or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         if not hasattr(value, key):
