@@ -21,7 +21,7 @@ class NearestClassMean(Learner):
 
     model: needed for features="network", else only asked for the number of classes; features: "input" takes the flattened row
     (bytes scaled to -0.5..0.5), "network" what reaches the model's last linear layer, whose weights stay as given: worth it for a
-    trained network; classes: their number, read off the model where it is not given. Scores are float64; a class that never came
+    trained network; "auto" the network's where it has convolutions, attention, recurrence or embeddings; classes: their number, read off the model where it is not given. Scores are float64; a class that never came
     scores -1e30. Columns of very different scale should be standardised first.
 
     >>> import torch

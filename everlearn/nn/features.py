@@ -12,7 +12,8 @@ from everlearn.core.errors import ArgumentError, InputError, check_count
 from everlearn.core.events import X
 from everlearn.core.guard import count_outputs
 
-SOURCES = ("input", "network")
+SOURCES = ("auto", "input", "network")
+STRUCTURED = (nn.modules.conv._ConvNd, nn.MultiheadAttention, nn.RNNBase, nn.Embedding)
 
 
 def last_linear(model: nn.Module) -> nn.Linear | None:
@@ -69,10 +70,15 @@ def flattened(x: X) -> Tensor:
 def feature_network(owner: str, model: nn.Module | None, source: str) -> nn.Module | None:
     """What `embed` needs for a source of features: the model for "network", None for "input".
 
-    Raises ArgumentError for another source, or where "network" comes without a model. owner: the learner's name in messages.
+    "auto" is "network" where the model has convolutions, attention, recurrence or embeddings, which make features even before
+    they are trained, and "input" otherwise. owner: the learner's name in messages.
+    Raises ArgumentError for another source, or where "network" comes without a model.
     """
     if source not in SOURCES:
-        raise ArgumentError(f"{owner}: features must be 'input' or 'network', got {source!r}.")
+        raise ArgumentError(f"{owner}: features must be 'auto', 'input' or 'network', got {source!r}.")
+    if source == "auto":
+        structured = model is not None and any(isinstance(module, STRUCTURED) for module in model.modules())
+        return model if structured else None
     if source == "network" and model is None:
         raise ArgumentError(f"{owner}: features='network' needs a model, got None. Use features='input' to do without.")
     return model if source == "network" else None

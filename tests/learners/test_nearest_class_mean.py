@@ -94,7 +94,7 @@ def test_refusals(network, batches, fold):
     assert learner.update(Batch(torch.zeros(2, 5))) == {}
     learner.boundary(Boundary(1))
     assert same(before, learner.state_dict())
-    with pytest.raises(ArgumentError, match="features must be 'input' or 'network', got 'pixels'"):
+    with pytest.raises(ArgumentError, match="features must be 'auto', 'input' or 'network', got 'pixels'"):
         NearestClassMean(network(), features="pixels")
     with pytest.raises(ArgumentError, match="needs a model, got None"):
         NearestClassMean(None, features="network", classes=3)

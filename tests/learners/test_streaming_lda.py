@@ -127,6 +127,26 @@ def test_features_of_a_network(network, batches, fold):
     assert torch.equal(learner.predict(batches()[0].x), second.predict(batches()[0].x))
 
 
+def test_images_come_as_features_of_a_convolutional_network_by_default():
+    random = torch.Generator().manual_seed(0)
+    x, y = torch.rand(30, 1, 8, 8, generator=random), torch.arange(30) % 2
+    torch.manual_seed(0)
+    layers = (
+        torch.nn.Conv2d(1, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 2),
+    )
+    found = {}
+    for features in ("auto", "network", "input"):
+        learner = StreamingLDA(torch.nn.Sequential(*layers), features=features)
+        learner.update(Batch(x, y))
+        found[features] = learner.predict(x)
+    assert torch.equal(found["auto"], found["network"])
+    assert not torch.equal(found["auto"], found["input"])
+
+
 @pytest.mark.parametrize("source", ["input", "network"])
 def test_continues_from_a_snapshot(network, batches, continues, source):
     continues(lambda: StreamingLDA(network(), features=source), batches())

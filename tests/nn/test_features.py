@@ -82,6 +82,13 @@ def test_embed_takes_either_source():
     assert feature_network("it", model, "network") is model
 
 
+def test_auto_takes_the_network_where_it_has_structure():
+    convolutional = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2))
+    assert feature_network("it", convolutional, "auto") is convolutional
+    assert feature_network("it", perceptron(), "auto") is None
+    assert feature_network("it", None, "auto") is None
+
+
 def test_the_number_of_classes():
     assert class_count("it", perceptron(), None) == 3
     assert class_count("it", perceptron(), 5) == 5
