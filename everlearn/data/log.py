@@ -18,6 +18,7 @@ FIRST = 256  # rows allocated at first
 class Log:
     """Labelled rows by number; those before `first` have been dropped.
 
+    >>> import torch
     >>> log = Log()
     >>> log.append(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
     >>> log.end, log.rows(1, 3)[1].tolist()
@@ -28,6 +29,7 @@ class Log:
 
     def __init__(self) -> None:
         self.first = 0  # the number of the oldest row held
+        self._slot = 0  # where that row stands
         self._held = 0
         self._x: Tensor | None = None
         self._y: Tensor | None = None
@@ -39,18 +41,19 @@ class Log:
 
     @property
     def x(self) -> Tensor | None:
-        """(rows held, ...) without the space not yet used; None before the first row."""
-        return None if self._x is None else self._x[: self._held]
+        """(rows held, ...) without the space not in use; None before the first row."""
+        return None if self._x is None else self._x[self._slot : self._slot + self._held]
 
     @x.setter
     def x(self, value: Tensor | None) -> None:
         self._x = value
+        self._slot = 0
         self._held = 0 if value is None else len(value)
 
     @property
     def y(self) -> Tensor | None:
         """(rows held,) int64; None before the first row."""
-        return None if self._y is None else self._y[: self._held]
+        return None if self._y is None else self._y[self._slot : self._slot + self._held]
 
     @y.setter
     def y(self, value: Tensor | None) -> None:
@@ -58,46 +61,47 @@ class Log:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the rows held."""
-        return 0 if self._x is None else self.x.nbytes + self.y.nbytes
+        """Bytes of the tensors, space not in use included."""
+        return 0 if self._x is None else self._x.nbytes + self._y.nbytes
 
     def append(self, x: Tensor, y: Tensor) -> None:
         """Copy rows to the end. x: (rows, ...) of one shape and dtype throughout; y: (rows,) int64."""
         if self._x is None:
             self._x, self._y = x.new_empty((0, *x.shape[1:]), device="cpu"), y.new_empty(0, device="cpu")
-        end = self._held + len(x)
-        if end > len(self._x):
-            self._resize(max(FIRST, end, 2 * len(self._x)), 0)
-        self._x[self._held : end] = x
-        self._y[self._held : end] = y
-        self._held = end
+        if self._slot + self._held + len(x) > len(self._x):
+            self._move(max(FIRST, 2 * (self._held + len(x))))
+        start = self._slot + self._held
+        self._x[start : start + len(x)] = x
+        self._y[start : start + len(x)] = y
+        self._held += len(x)
 
     def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """x and y of the rows numbered start..stop-1: views that hold until the next append."""
-        part = slice(start - self.first, stop - self.first)
-        return self._x[part], self._y[part]
+        """x and y of the rows numbered start..stop-1: views, which no later row overwrites."""
+        shift = self._slot - self.first
+        return self._x[start + shift : stop + shift], self._y[start + shift : stop + shift]
 
     def take_back(self, count: int) -> None:
         """Undo the append of the last `count` rows."""
         self._held -= count
         if self.end == 0:
             self._x = self._y = None
+        else:
+            self._move(len(self._x))
 
     def drop(self, first: int) -> None:
-        """Forget the rows before number `first`; their space is used again."""
-        count = first - self.first
-        if count > 0:
-            self._held -= count
-            self.first = first
-            self._resize(max(FIRST, self._held), count)
+        """Forget the rows before number `first`."""
+        count = max(0, first - self.first)
+        self.first += count
+        self._slot += count
+        self._held -= count
 
-    def _resize(self, allocated: int, start: int) -> None:
-        """Move the rows held, which begin at slot `start`, to the beginning of `allocated` slots."""
-        for name in ("_x", "_y"):
-            old = getattr(self, name)
+    def _move(self, allocated: int) -> None:
+        """Move the rows held to the beginning of new space. Views of the old space stay as they are."""
+        for name, old in (("_x", self._x), ("_y", self._y)):
             new = old.new_empty((allocated, *old.shape[1:]))
-            new[: self._held] = old[start : start + self._held]
+            new[: self._held] = old[self._slot : self._slot + self._held]
             setattr(self, name, new)
+        self._slot = 0
 
 
 class Window(Store):

@@ -70,8 +70,8 @@ class SklearnEstimator(Learner):
 
     `random_state` follows from seed wherever it is None, also inside pipelines. An estimator that draws from NumPy's global state
     without having that argument breaks the contract; `everlearn check` tells. Image bytes are flattened and scaled to 0..1.
-    A budget limits the rows that a re-fit looks at. The rows back to the beginning of the last fit (all rows, with partial_fit or
-    warm) are kept as well, for snapshots only: no estimator learns from them twice, and no budget counts them.
+    A budget limits the rows that a re-fit looks at. For snapshots alone, and counted by no budget, the learner also keeps the rows
+    of the last fit, or all rows with partial_fit or warm; the estimator never learns from those again.
 
     >>> import torch
     >>> from everlearn import Batch
@@ -82,7 +82,7 @@ class SklearnEstimator(Learner):
     """
 
     name = "sklearn"
-    parts = ("guard", "log", "window", "schedule", "marks", "outputs")
+    parts = ("guard", "log", "window", "basis", "schedule", "marks", "outputs")
     takes = "estimator"
 
     def __init__(
@@ -111,6 +111,7 @@ class SklearnEstimator(Learner):
         self.window = None if self._incremental else Window(capacity)
         self.guard = Guard(self.name, classes)
         self.log = Log()
+        self.basis = Log()  # the rows of the last fit, where a capacity lets go of them
         self.outputs = classes or 0  # columns of the scores
         self._marks: list[int] = []
         self._fitted: Any = None
@@ -118,6 +119,10 @@ class SklearnEstimator(Learner):
     def _check(self, given: Any) -> None:
         """Refuse arguments that would do nothing."""
         kind = type(given).__name__
+        if self.refit is not None and not callable(getattr(self.refit, "due", None)):
+            raise ArgumentError(
+                f"{self.name}: refit must be every(n), grown(factor) or on_drift(detector), got {self.refit!r}."
+            )
         if isinstance(self.refit, Never):
             raise ArgumentError(
                 f"{self.name}: refit=never() would never fit {kind}. Use every(500), grown(1.5) or on_drift(adwin())."
@@ -147,7 +152,10 @@ class SklearnEstimator(Learner):
         probabilities = numpy.zeros((len(rows), max(1, self.outputs)))
         if self._fitted is not None:
             columns = numpy.asarray(self._fitted.classes_, dtype=numpy.int64)
-            probabilities[:, columns] = _probabilities(self._fitted, rows.numpy(), columns)
+            try:
+                probabilities[:, columns] = _probabilities(self._fitted, rows.numpy(), columns)
+            except Exception as fault:
+                raise self._failed("answer for", fault) from fault
         return scores(torch.from_numpy(probabilities), x.device)
 
     def update(self, batch: Batch) -> Metrics:
@@ -167,8 +175,7 @@ class SklearnEstimator(Learner):
             self._undo(len(batch), before)
             if isinstance(fault, InputError):
                 raise
-            kind = type(self._template).__name__
-            raise InputError(f"{self.name}: {kind} could not be fitted on these rows: {fault}") from fault
+            raise self._failed("be fitted on", fault) from fault
 
     def boundary(self, boundary: Boundary) -> None:
         """A change is no occasion for the estimator to do anything."""
@@ -181,9 +188,11 @@ class SklearnEstimator(Learner):
                 self._advance(start, stop)
         elif self.warm:
             for stop in self._marks:
-                self._fit(stop)
+                self._fit(*self._window(stop))
+        elif self._marks and self.window.capacity is None:
+            self._fit(*self._window(self._marks[-1]))
         elif self._marks:
-            self._fit(self._marks[-1])
+            self._fit(self.basis.x, self.basis.y)
 
     def _learn(self, batch: Batch, error: float | None) -> Metrics:
         outputs = self.outputs if self._declared is not None else max(2, self.outputs, int(batch.y.max()) + 1)
@@ -198,13 +207,20 @@ class SklearnEstimator(Learner):
         self.window.add(len(batch), bytes=batch.x[0].nbytes + batch.y[0].nbytes)
         due = self.schedule.due(self.window.seen, error) and self.window.stored > 0
         if due:
-            self._fit(self.window.seen)
+            self._fit(*self._window(self.window.seen))
             self.window.replayed += self.window.stored
             self._marks = [*(self._marks if self.warm else ()), self.window.seen]
-        if not self.warm:
-            oldest = self.window.start if due or not self._marks else self.log.first
-            self.log.drop(oldest)
+        if not self.warm and self.window.capacity is not None:
+            if due:
+                self.basis = Log()
+                self.basis.append(*self._window(self.window.seen))
+            self.log.drop(self.window.start)
         return {"rows_fitted": self.window.stored if due else 0}
+
+    def _window(self, stop: int) -> tuple[Tensor, Tensor]:
+        """The rows that a fit before row `stop` looks at."""
+        capacity = self.window.capacity
+        return self.log.rows(0 if capacity is None else max(0, stop - capacity), stop)
 
     def _advance(self, start: int, stop: int) -> None:
         """One partial_fit on the rows start..stop-1."""
@@ -213,12 +229,10 @@ class SklearnEstimator(Learner):
         x, y = self.log.rows(start, stop)
         _partial_fit(self._fitted, table(x, self.name).numpy(), y.numpy(), numpy.arange(self.outputs))
 
-    def _fit(self, stop: int) -> None:
-        """Fit on the window that ends before row `stop`. Where it holds one class only, that class is the answer."""
+    def _fit(self, x: Tensor, y: Tensor) -> None:
+        """Fit on rows of a window. Where they hold one class only, that class is the answer."""
         from sklearn.dummy import DummyClassifier
 
-        capacity = self.window.capacity
-        x, y = self.log.rows(0 if capacity is None else max(0, stop - capacity), stop)
         rows, labels = table(x, self.name).numpy(), y.numpy()
         known = numpy.unique(labels)
         last = self._fitted
@@ -229,6 +243,14 @@ class SklearnEstimator(Learner):
         else:
             fresh = _clone(self._template)
         self._fitted = fresh.fit(rows, labels)
+
+    def _failed(self, what: str, fault: Exception) -> InputError:
+        later = (
+            ""
+            if self._incremental
+            else " If it needs more rows, let the first fit come later, with refit=every(500) for one."
+        )
+        return InputError(f"{self.name}: {type(self._template).__name__} could not {what} these rows: {fault}{later}")
 
     def _checkpoint(self) -> tuple[Any, ...]:
         """What an update changes beside the log and the estimator."""
