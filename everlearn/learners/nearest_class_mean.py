@@ -19,10 +19,11 @@ UNSEEN = -1e30  # the score of a class without a row: below every other, and sti
 class NearestClassMean(Learner):
     """Keeps the sum and the number of each class's features, in float64; no gradient steps, one look at each row.
 
-    model: needed for features="network", else only asked for the number of classes; features: "input" takes the flattened row
-    (bytes scaled to -0.5..0.5), "network" what reaches the model's last linear layer, whose weights stay as given: worth it for a
-    trained network; "auto" the network's where it has convolutions, attention, recurrence or embeddings; classes: their number, read off the model where it is not given. Scores are float64; a class that never came
-    scores -1e30. Columns of very different scale should be standardised first.
+    model: whose features are used, else only asked for the number of classes; features: "input" takes the flattened row (bytes
+    scaled to -0.5..0.5), "network" what reaches the model's last linear layer, whose weights stay as given: worth it for a trained
+    network; "auto" the network's where it has convolutions, attention, recurrence or embeddings; classes: their number, read off
+    the model where it is not given. Scores are float64; a class that never came scores -1e30. Columns of very different scale
+    should be standardised first.
 
     >>> import torch
     >>> from everlearn import Batch, NearestClassMean
