@@ -21,8 +21,8 @@ from everlearn.core.contract.disturb import disturbed, global_random_state
 from everlearn.core.contract.leftovers import leftovers
 from everlearn.core.contract.problem import contents
 from everlearn.core.contract.refusals import refused
-from everlearn.core.contract.saving import attempt_after_load, move_state
-from everlearn.core.contract.trial import SEED, attempt, check_class, fault
+from everlearn.core.contract.saving import attempt_after_load, move_state, refuse_borrowing
+from everlearn.core.contract.trial import SEED, attempt, check_class, fault, state_of
 from everlearn.core.errors import EverlearnError
 from everlearn.core.events import Feedback, X, map_x
 from everlearn.core.random import derive
@@ -55,9 +55,11 @@ class AgentTrial:
         return torch.randn(1, 8, generator=torch.Generator().manual_seed(key))
 
 
-def choose(agent: Agent, observation: X, key: int) -> Decision:
-    """An agent's decision."""
-    return attempt(agent, f"act with key {key}", lambda: agent.act(observation, key))
+def choose(trial: AgentTrial, agent: Agent, observation: X, key: int) -> Decision:
+    """An agent's decision, once it is known to be one."""
+    decision = attempt(agent, f"act with key {key}", lambda: agent.act(observation, key))
+    _check_decision(trial, agent, decision)
+    return decision
 
 
 def consequence(trial: AgentTrial, decision: Decision, key: int) -> Feedback:
@@ -80,9 +82,9 @@ def live(trial: AgentTrial, agent: Agent, keys: Sequence[int]) -> list[Any]:
     """Act and learn once for each key: the decisions, what update returned, and the state at the end."""
     trace: list[Any] = []
     for key in keys:
-        decision = choose(agent, trial.sees(key), key)
+        decision = choose(trial, agent, trial.sees(key), key)
         trace += [describe(decision.action), decision.propensity, learn(agent, consequence(trial, decision, key))]
-    return [*trace, agent.state_dict()]
+    return [*trace, state_of(agent)]
 
 
 def is_an_agent(trial: AgentTrial) -> None:
@@ -93,15 +95,15 @@ def is_an_agent(trial: AgentTrial) -> None:
 def made_from_its_seed(trial: AgentTrial) -> None:
     """make(seed) gives the same agent each time, whatever the global random state"""
     first = trial.fresh(1)
-    begun = first.state_dict()
-    if not same(begun, trial.fresh(2).state_dict()):
+    begun = state_of(first)
+    if not same(begun, state_of(trial.fresh(2))):
         raise fault(
             first,
             f"make({SEED}) gives another initial state when the global random state differs. "
             "Draw from core.random.generator(seed, label).",
         )
     live(trial, first, range(ROUNDS))
-    if not same(begun, trial.fresh(1).state_dict()):
+    if not same(begun, state_of(trial.fresh(1))):
         raise fault(
             first,
             "an agent made after another one has learned begins with what that one learned; "
@@ -115,12 +117,12 @@ def act_is_pure(trial: AgentTrial) -> None:
     for learned in (False, True):
         if learned:
             live(trial, agent, range(ROUNDS))
-        before, decisions = agent.state_dict(), {}
+        before, decisions = state_of(agent), {}
         for number, keys in ((1, range(ROUNDS)), (2, range(ROUNDS - 1, -1, -1))):
             with disturbed(number):
                 shared = global_random_state()
                 for key in keys:
-                    decision = choose(agent, trial.sees(key), key)
+                    decision = choose(trial, agent, trial.sees(key), key)
                     seen = (describe(decision.action), decision.propensity)
                     if decisions.setdefault(key, seen) != seen:
                         raise fault(
@@ -132,7 +134,7 @@ def act_is_pure(trial: AgentTrial) -> None:
                     raise fault(
                         agent, "act draws from the global random state; use core.random.generator(seed, 'act', key)."
                     )
-        if not same(before, agent.state_dict()):
+        if not same(before, state_of(agent)):
             raise fault(agent, "act changes its state; only update may.")
 
 
@@ -146,8 +148,7 @@ def decisions_are_sound(trial: AgentTrial) -> None:
         counts: Counter[str] = Counter()
         stated: dict[str, float | None] = {}
         for key in range(KEYS):
-            decision = choose(agent, observation, key)
-            _check_decision(trial, agent, decision)
+            decision = choose(trial, agent, observation, key)
             text = describe(decision.action)
             counts[text] += 1
             if stated.setdefault(text, decision.propensity) != decision.propensity:
@@ -209,18 +210,18 @@ def inputs_are_left_alone(trial: AgentTrial) -> None:
     clean, reused = trial.fresh(), trial.fresh()
     for key in range(ROUNDS):
         lent = trial.sees(key)
-        decision = choose(reused, lent, key)
+        decision = choose(trial, reused, lent, key)
         if not same(contents(lent), contents(trial.sees(key))):
             raise fault(reused, "act changes the observation it is given; work on a copy.")
         feedback = consequence(trial, decision, key)
-        learn(clean, consequence(trial, choose(clean, trial.sees(key), key), key))
+        learn(clean, consequence(trial, choose(trial, clean, trial.sees(key), key), key))
         learn(reused, feedback)
         if not same(contents(feedback.observation), contents(trial.sees(key))):
             raise fault(reused, "update changes the observation it is given; work on a copy.")
         for x in (feedback.observation, feedback.next_observation, lent):
             if x is not None:
                 map_x(Tensor.zero_, x)
-    if not same(clean.state_dict(), reused.state_dict()):
+    if not same(state_of(clean), state_of(reused)):
         raise fault(
             clean, "it keeps a reference to observations: it learned something else when the caller used them again."
         )
@@ -240,10 +241,12 @@ def state_is_all(trial: AgentTrial) -> None:
         for history, past in histories.items():
             other = trial.fresh()
             live(trial, other, past)
-            move_state(state, other, history)
+            stored = move_state(state, other, history)
+            number = digest(stored)
             found = leftovers(other)
             forgotten = sorted(path for path in {*held, *found} if held.get(path) != found.get(path))
             rest = attempt_after_load(other, history, lambda one=other, at=cut: live(trial, one, range(at, ROUNDS)))
+            refuse_borrowing(other, stored, number)
             named = ", ".join(f"`{path}`" for path in forgotten[:5]) or "something that updates change"
             if not same(expected, rest):
                 raise fault(
@@ -265,7 +268,7 @@ def bad_feedback_is_refused(trial: AgentTrial) -> None:
         clean, tried = trial.fresh(), trial.fresh()
         for agent in (clean, tried):
             live(trial, agent, range(begun))
-        good = consequence(trial, choose(tried, trial.sees(begun), begun), begun)
+        good = consequence(trial, choose(trial, tried, trial.sees(begun), begun), begun)
         cases: list[tuple[str, Any]] = [("a dict in the place of a Feedback", {"id": "0", "reward": 1.0})]
         cases += [(f"reward {value!r}", replace(good, reward=value)) for value in (math.nan, math.inf, -math.inf, None, "1")]
         cases += [(f"propensity {value!r}", replace(good, propensity=value)) for value in (0.0, -0.5, 1.5, math.nan)]
@@ -289,18 +292,18 @@ def _poison(trial: AgentTrial, good: Feedback, begun: int) -> None:
         return
     agent = trial.fresh()
     live(trial, agent, range(begun))
-    before = agent.state_dict()
+    before = state_of(agent)
     try:
         agent.update(replace(good, observation=broken))
     except EverlearnError:
-        if not same(before, agent.state_dict()):
+        if not same(before, state_of(agent)):
             raise fault(agent, "an observation with NaN was refused, but only after the state had changed.") from None
         return
     except Exception as error:
         raise fault(
             agent, f"an observation with NaN raised {type(error).__name__} ({error}); refuse it with an InputError."
         ) from error
-    if _holds_nan(agent.state_dict()):
+    if _holds_nan(state_of(agent)):
         raise fault(
             agent, "an observation with NaN was accepted, and its state now holds NaN; refuse it with an InputError."
         )
@@ -322,7 +325,7 @@ def memory_is_bounded(trial: AgentTrial) -> None:
     if not stores(agent):
         return
     for key in range(8 * ROUNDS):
-        learn(agent, consequence(trial, choose(agent, trial.sees(key), key), key))
+        learn(agent, consequence(trial, choose(trial, agent, trial.sees(key), key), key))
         for memory in stores(agent):
             if memory.capacity is not None and memory.stored > memory.capacity:
                 raise fault(agent, f"a memory holds {memory.stored} rows; its capacity is {memory.capacity}.")

@@ -16,7 +16,19 @@ from everlearn.core.contract.disturb import disturbed, global_random_state
 from everlearn.core.contract.problem import contents, copied
 from everlearn.core.contract.refusals import bad_input_is_refused
 from everlearn.core.contract.saving import state_is_all
-from everlearn.core.contract.trial import SEED, Trial, answer, check_class, check_scores, differing, fault, fold, step
+from everlearn.core.contract.trial import (
+    SEED,
+    Trial,
+    answer,
+    check_class,
+    check_scores,
+    differing,
+    fault,
+    fold,
+    lend,
+    state_of,
+    step,
+)
 from everlearn.core.events import Batch, Boundary, Event, map_x, rows, size
 from everlearn.core.learner import Learner
 from everlearn.core.state import same
@@ -33,8 +45,8 @@ def is_a_learner(trial: Trial) -> None:
 def made_from_its_seed(trial: Trial) -> None:
     """make(seed) gives the same learner each time, whatever the global random state"""
     first = trial.fresh(1)
-    begun = first.state_dict()
-    if not same(begun, trial.fresh(2).state_dict()):
+    begun = state_of(first)
+    if not same(begun, state_of(trial.fresh(2))):
         raise fault(
             first,
             f"make({SEED}) gives another initial state when the global random state differs. Build networks inside "
@@ -42,7 +54,7 @@ def made_from_its_seed(trial: Trial) -> None:
         )
     for event in trial.problem.events:
         step(first, event)
-    if not same(begun, trial.fresh(1).state_dict()):
+    if not same(begun, state_of(trial.fresh(1))):
         raise fault(
             first,
             "a learner made after another one has learned begins with what that one learned. "
@@ -66,7 +78,7 @@ def predict_is_pure(trial: Trial) -> None:
     for event in (None, *problem.events):
         if event is not None:
             step(learner, event)
-        before = learner.state_dict()
+        before = state_of(learner)
         with disturbed(1):
             shared = global_random_state()
             first = answer(learner, problem.probe)
@@ -86,8 +98,8 @@ def predict_is_pure(trial: Trial) -> None:
             raise fault(
                 learner, "predict returns a tensor of its state, not a copy: writing to the scores changed the answer."
             )
-        if not same(before, learner.state_dict()):
-            raise fault(learner, f"predict changes its state ({differing(before, learner.state_dict())}); only update may.")
+        if not same(before, state_of(learner)):
+            raise fault(learner, f"predict changes its state ({differing(before, state_of(learner))}); only update may.")
 
 
 def predictions_do_not_matter(trial: Trial) -> None:
@@ -95,7 +107,7 @@ def predictions_do_not_matter(trial: Trial) -> None:
     quiet, asked, problem = trial.fresh(), trial.fresh(), trial.problem
     fold(asked, problem.events, problem.probe)
     fold(quiet, problem.events)
-    pair = (quiet.state_dict(), asked.state_dict())
+    pair = (state_of(quiet), state_of(asked))
     if not same(*pair):
         raise fault(
             quiet,
@@ -120,7 +132,7 @@ def same_seed_same_bits(trial: Trial) -> None:
                         f"{'boundary' if isinstance(event, Boundary) else 'update'} draws from the global random state, or seeds "
                         "it. Draw from core.random.generator(seed, label), kept in parts, or inside core.random.isolated(seed, ...).",
                     )
-            results.append([*trace, answer(learner, problem.probe), learner.state_dict()])
+            results.append([*trace, answer(learner, problem.probe), state_of(learner)])
     if not same(results[0], results[1]):
         raise fault(
             learner,
@@ -136,16 +148,16 @@ def inputs_are_left_alone(trial: Trial) -> None:
     for event in problem.events:
         step(clean, event)
         lent = copied(event)
-        step(reused, lent)
+        lend(reused, lent)
         if not same(contents(event), contents(lent)):
             what = "boundary" if isinstance(event, Boundary) else "update"
             raise fault(reused, f"{what} changes the tensors it is given; work on a copy.")
         _overwrite(lent)
         probe = map_x(Tensor.clone, problem.probe)
-        answer(reused, probe)
+        reused.predict(probe)
         if not same(contents(probe), contents(problem.probe)):
             raise fault(reused, "predict changes the tensor it is given; work on a copy.")
-    pair = (clean.state_dict(), reused.state_dict())
+    pair = (state_of(clean), state_of(reused))
     if not same(*pair):
         raise fault(
             clean,
@@ -227,9 +239,9 @@ CHECKS: Sequence[Callable[[Trial], None]] = (
     made_from_its_seed,
     scores_have_a_shape,
     predict_is_pure,
-    inputs_are_left_alone,
     same_seed_same_bits,
     predictions_do_not_matter,
+    inputs_are_left_alone,
     state_is_all,
     unlabelled_and_single_rows,
     boundaries_are_accepted,

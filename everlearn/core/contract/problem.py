@@ -36,7 +36,7 @@ def gaussian_problem(classes: int, announced: bool, batches: int = 18, size: int
         known = tuple(range(classes))
         events.insert(batches // 2, Boundary(1, known))
         events.insert(0, Boundary(0, known))
-    return Problem(tuple(events), means + 0.25, classes)
+    return Problem(tuple(events), torch.randn(6, features, generator=source), classes)
 
 
 def sampled_problem(example: Batch, classes: int | None, announced: bool, batches: int = 18, size: int = 8) -> Problem:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.contract.problem import contents
-from everlearn.core.contract.trial import Trial, differing, fault, fold
+from everlearn.core.contract.trial import Trial, differing, fault, fold, state_of
 from everlearn.core.errors import EverlearnError
 from everlearn.core.events import Batch, X, map_x, rows
 from everlearn.core.learner import Adapter
@@ -41,7 +41,7 @@ def bad_input_is_refused(trial: Trial) -> None:
 
 def refused(value: Any, what: str, call: Callable[[], Any]) -> None:
     """Demand that a call raises an EverlearnError and leaves the state as it was."""
-    before = value.state_dict()
+    before = state_of(value)
     try:
         call()
     except EverlearnError:
@@ -54,9 +54,9 @@ def refused(value: Any, what: str, call: Callable[[], Any]) -> None:
         ) from error
     else:
         raise fault(value, f"{what} was accepted; refuse it with an InputError (core.guard.Guard does).")
-    if not same(before, value.state_dict()):
+    if not same(before, state_of(value)):
         raise fault(
-            value, f"{what} was refused, but only after the state had changed ({differing(before, value.state_dict())})."
+            value, f"{what} was refused, but only after the state had changed ({differing(before, state_of(value))})."
         )
 
 

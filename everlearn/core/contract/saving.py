@@ -6,12 +6,14 @@ The state goes through a snapshot on disk, into a fresh object and into one that
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from everlearn.core.contract.leftovers import leftovers
-from everlearn.core.contract.trial import Trial, attempt, differing, fault, fold
+from everlearn.core.contract.trial import Trial, answer, attempt, differing, fault, fold
 from everlearn.core.errors import ContractError
+from everlearn.core.learner import Learner
 from everlearn.core.state import digest, load_snapshot, same, save_snapshot
 
 
@@ -25,19 +27,21 @@ def state_is_all(trial: Trial) -> None:
         state = learner.state_dict()
         number = digest(state)
         held = leftovers(learner)
-        expected = fold(learner, events[cut:], trial.problem.probe)
+        expected = _future(trial, learner, cut)
         if digest(state) != number:
             raise fault(
                 learner, "state_dict gave tensors that later updates changed; give copies (core.state.capture does)."
             )
         for history, past in histories.items():
             other = trial.fresh()
-            fold(other, past)
-            move_state(state, other, history)
+            fold(other, past, trial.problem.probe)
+            stored = move_state(state, other, history)
+            number = digest(stored)
             found = leftovers(other)
             forgotten = [path for path in held if path in found and held[path].print != found[path].print]
             forgotten += sorted(set(held) ^ set(found))
-            rest = attempt_after_load(other, history, lambda one=other, at=cut: fold(one, events[at:], trial.problem.probe))
+            rest = attempt_after_load(other, history, partial(_future, trial, other, cut))
+            refuse_borrowing(other, stored, number)
             strict = [path for path in forgotten if (held.get(path) or found[path]).strict]
             if not same(expected, rest):
                 raise fault(
@@ -53,19 +57,36 @@ def state_is_all(trial: Trial) -> None:
                 )
 
 
-def move_state(state: Any, other: Any, history: str) -> None:
-    """Take a state through a snapshot on disk into another object, and refuse what does not come out as it went in."""
+def _future(trial: Trial, learner: Learner, cut: int) -> list[Any]:
+    """What a learner answers at once, and gives for all events from `cut` on."""
+    probe = trial.problem.probe
+    return [answer(learner, probe).clone(), *fold(learner, trial.problem.events[cut:], probe)]
+
+
+def refuse_borrowing(other: Any, stored: Any, number: str) -> None:
+    """Refuse an object that wrote to the tensors of the state that it was given."""
+    if digest(stored) != number:
+        raise fault(other, "it writes to the tensors that load_state_dict was given; copy them (core.state.load does).")
+
+
+def move_state(state: Any, other: Any, history: str) -> Any:
+    """Take a state through a snapshot on disk into another object, and refuse what does not come out as it went in.
+
+    Returns the state that was loaded.
+    """
     with tempfile.TemporaryDirectory() as folder:
         stored = attempt(other, "writing its state", lambda: load_snapshot(save_snapshot(Path(folder), 1, state))[1])
-    number = digest(stored)
-    attempt(other, f"load_state_dict into {history}", lambda: other.load_state_dict(stored))
+    attempt_after_load(
+        other,
+        history,
+        lambda: attempt(other, f"load_state_dict into {history}", lambda: other.load_state_dict(stored)),
+    )
     if not same(other.state_dict(), state):
         raise fault(
             other,
             f"state_dict after load_state_dict into {history} differs from what was loaded ({differing(state, other.state_dict())}).",
         )
-    if digest(stored) != number:
-        raise fault(other, "load_state_dict changes the state that it is given; copy what is kept.")
+    return stored
 
 
 def attempt_after_load(other: Any, history: str, call: Callable[[], Any]) -> Any:
@@ -74,8 +95,8 @@ def attempt_after_load(other: Any, history: str, call: Callable[[], Any]) -> Any
         return call()
     except ContractError as error:
         raise ContractError(
-            f"{error} This was after load_state_dict into {history}. A part that is None in __init__ and an object later "
-            "comes back as plain tensors: make the object in __init__."
+            f"{error} This was with a state loaded into {history}. A part that is None in __init__ and an object later "
+            "comes back as plain tensors: make the object in __init__. The keys of a dict come back as text: turn them back in `restored`."
         ) from error
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from everlearn.core.contract.disturb import disturbed
-from everlearn.core.contract.problem import Problem
+from everlearn.core.contract.problem import Problem, copied
 from everlearn.core.errors import ContractError, SpecError
-from everlearn.core.events import Batch, Boundary, Event, X
+from everlearn.core.events import Batch, Boundary, Event, X, map_x
 from everlearn.core.learner import Adapter, Learner
 from everlearn.core.spec import parse
 from everlearn.core.state import capture, same
@@ -49,7 +49,12 @@ def attempt(learner: Any, what: str, call: Callable[[], Any]) -> Any:
 
 
 def step(learner: Learner, event: Event) -> Any:
-    """Hand one event to a learner and give what it returned, in comparable form."""
+    """Hand a copy of one event to a learner and give what it returned, in comparable form."""
+    return lend(learner, copied(event))
+
+
+def lend(learner: Learner, event: Event) -> Any:
+    """Hand one event itself to a learner and give what it returned, in comparable form."""
     if isinstance(event, Boundary):
         return attempt(learner, f"boundary({short(event)})", lambda: learner.boundary(event))
     metrics = attempt(learner, f"update with {short(event)}", lambda: learner.update(event))
@@ -62,8 +67,13 @@ def step(learner: Learner, event: Event) -> Any:
 
 
 def answer(learner: Learner, x: X) -> Tensor:
-    """A learner's scores."""
-    return attempt(learner, f"predict with {short(Batch(x))}", lambda: learner.predict(x))
+    """A learner's scores for a copy of x."""
+    return attempt(learner, f"predict with {short(Batch(x))}", lambda: learner.predict(map_x(Tensor.clone, x)))
+
+
+def state_of(value: Any) -> Any:
+    """The state of a learner or agent, copied even if `state_dict` forgot to."""
+    return attempt(value, "state_dict()", lambda: capture(value.state_dict()))
 
 
 def fold(learner: Learner, events: Iterable[Event], probe: X | None = None) -> list[Any]:
@@ -73,17 +83,18 @@ def fold(learner: Learner, events: Iterable[Event], probe: X | None = None) -> l
         trace.append(step(learner, event))
         if probe is not None:
             trace.append(answer(learner, probe).detach().clone())
-    return [*trace, learner.state_dict()]
+    return [*trace, state_of(learner)]
 
 
 def check_class(value: Any, base: type) -> None:
     """Refuse what is not a final class of the contract with a name, parts that exist, and a readable text."""
     word = base.__name__
+    article = "an" if word[0] in "AEIOU" else "a"
     if not isinstance(value, base):
-        raise fault(value, f"make(seed) must give a {word}, got {type(value).__name__}; subclass everlearn.{word}.")
+        raise fault(value, f"make(seed) must give {article} {word}, got {type(value).__name__}; subclass everlearn.{word}.")
     finals = [cls.__name__ for cls in type(value).__mro__[1:] if issubclass(cls, base) and not isabstract(cls)]
     if finals:
-        raise fault(value, f"it inherits from the final class {finals[0]}; take such a {word} as an argument instead.")
+        raise fault(value, f"it inherits from the final class {finals[0]}; take one as an argument instead.")
     if not isinstance(getattr(value, "name", None), str) or not value.name.isidentifier():
         raise fault(value, f"`name` must be an identifier such as 'my_method', got {getattr(value, 'name', None)!r}.")
     parts = getattr(value, "parts", None)
@@ -92,7 +103,7 @@ def check_class(value: Any, base: type) -> None:
     for part in parts:
         if not hasattr(value, part):
             raise fault(value, f"`parts` names {part!r}, and there is no such attribute after __init__; set it there.")
-    attempt(value, "state_dict()", value.state_dict)
+    state_of(value)
     try:
         parse(repr(value))
     except SpecError as error:
