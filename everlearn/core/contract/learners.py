@@ -207,7 +207,8 @@ def memory_is_bounded(trial: Trial) -> None:
                 learner, "it has a capacity and keeps no core.store.Store among its parts, so no budget can limit it."
             )
         return
-    _within(trial, learner, capacity if isinstance(capacity, int) else None, None)
+    if any(memory.capacity is not None for memory in stores(learner)):
+        _within(trial, learner, capacity if isinstance(capacity, int) else None, None)
     if learner.reference:
         return
     for limit in (3, 0):

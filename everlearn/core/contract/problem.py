@@ -25,7 +25,7 @@ class Problem:
         return [event for event in self.events if isinstance(event, Batch)]
 
 
-def gaussian_problem(classes: int, announced: bool, batches: int = 18, size: int = 8, features: int = 8) -> Problem:
+def gaussian_problem(classes: int, announced: bool, batches: int = 12, size: int = 8, features: int = 8) -> Problem:
     """Normal clouds around one random mean per class; two announced tasks where boundaries are needed."""
     source = torch.Generator().manual_seed(2024)
     means = torch.randn(classes, features, generator=source)
@@ -39,7 +39,7 @@ def gaussian_problem(classes: int, announced: bool, batches: int = 18, size: int
     return Problem(tuple(events), torch.randn(6, features, generator=source), classes)
 
 
-def sampled_problem(example: Batch, classes: int | None, announced: bool, batches: int = 18, size: int = 8) -> Problem:
+def sampled_problem(example: Batch, classes: int | None, announced: bool, batches: int = 12, size: int = 8) -> Problem:
     """Batches of rows drawn from an example."""
     source = torch.Generator().manual_seed(2024)
     events: list[Event] = []
