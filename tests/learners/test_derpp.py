@@ -106,10 +106,11 @@ def test_the_two_draws_differ(network, batches, fold):
     learner = fold(DERpp(network(), capacity=20, replay_batch=5), batches())
     draws = []
     plain = learner.memory.draw
-    learner.memory.draw = lambda count: draws.append(plain(count)) or draws[-1]
+    learner.memory.draw = lambda *given, **named: draws.append(plain(*given, **named)) or draws[-1]
     learner.update(batches()[0])
-    assert len(draws) == 2
-    assert not torch.equal(draws[0]["x"], draws[1]["x"])
+    x = torch.cat([drawn["x"] for drawn in draws])
+    assert len(x) == 10
+    assert not torch.equal(x[:5], x[5:])
 
 
 def test_capacity_and_counts(network, batches, fold):
