@@ -147,10 +147,10 @@ def read_npz(path: Path) -> dict[str, numpy.ndarray]:
     """All arrays of an npz file by name. Raises DataError where it is missing, corrupt, or holds Python objects."""
     if not path.exists():
         raise DataError(f"{path}: there is no such file.")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: is no npz file, or one that was cut short. Save it with numpy.savez(path, x=x, y=y).")
     try:
         with numpy.load(path, allow_pickle=False) as file:
-            if not isinstance(file, numpy.lib.npyio.NpzFile):
-                raise DataError(f"{path}: is a single array, not an npz. Save it with numpy.savez(path, x=x, y=y).")
             return {key: file[key] for key in file.files}
     except (
         OSError,

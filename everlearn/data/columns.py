@@ -81,7 +81,7 @@ def encode(columns: list[Column], first: int, max_categories: int) -> tuple[nump
 def _encode_numbers(column: Column, first: int, parts: list[numpy.ndarray], features: list[str]) -> None:
     scale, missing = measure(column.values, first), column.missing
     filled = numpy.where(missing, scale.median, column.values)
-    parts.append((filled if column.flag else (filled - scale.mean) / scale.deviation).astype(numpy.float32))
+    parts.append(filled.astype(numpy.float32) if column.flag else scale.apply(filled))
     features.append(column.name)
     if missing.any():
         parts.append(missing.astype(numpy.float32))

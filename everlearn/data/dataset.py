@@ -34,6 +34,11 @@ class Data:
             raise DataError(f"{self.name}: the data set is empty.")
         if len(self.x) != len(self.y):
             raise DataError(f"{self.name}: x has {len(self.x)} rows and y has {len(self.y)}.")
+        if self.y.dtype != torch.int64 or self.y.ndim != 1 or self.y.min() < 0 or self.y.max() >= len(self.classes):
+            raise DataError(
+                f"{self.name}: y must be int64 class numbers 0..{len(self.classes) - 1}, one per row, got {self.y.dtype} of shape "
+                f"{tuple(self.y.shape)}, {self.y.min().item()} to {self.y.max().item()}. Use from_arrays for labels of other kinds."
+            )
         if self.x.dtype.is_floating_point and not torch.isfinite(self.x).all():
             raise DataError(f"{self.name}: x holds NaN or infinite values; fill or drop missing values first.")
 

@@ -4,6 +4,7 @@ A column of images becomes uint8 rows; otherwise all columns beside the label ar
 or with HF_HUB_OFFLINE=1, only what was downloaded before is there; the error says so at once.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -71,14 +72,13 @@ def download(name: str, config: str | None = None) -> dict[str, Any]:
 
 def _refuse_unreachable(name: str) -> None:
     """Ask the hub once whether it has the name, with a short wait, before the client library tries for minutes."""
-    from pathlib import Path
-
-    hub_client = optional("huggingface_hub", "hub", f"hub({name!r})")
-    if hub_client.constants.HF_HUB_OFFLINE or Path(name).is_dir():
+    client = optional("huggingface_hub", "hub", f"hub({name!r})")
+    constants, errors = (optional(f"huggingface_hub.{part}", "hub", f"hub({name!r})") for part in ("constants", "errors"))
+    if constants.HF_HUB_OFFLINE or Path(name).is_dir():
         return
     try:
-        hub_client.HfApi().dataset_info(name, timeout=SECONDS)
-    except (hub_client.errors.RepositoryNotFoundError, hub_client.errors.HFValidationError) as error:
+        client.HfApi().dataset_info(name, timeout=SECONDS)
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise DataError(f"hub({name!r}): the Hugging Face hub has no data set of this name that is open to you.") from error
     except Exception as error:
         raise DataError(

@@ -3,7 +3,9 @@
 folder/CLASS/*.png          or          folder/train/CLASS/*.png with folder/test/CLASS/*.png
 """
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +79,6 @@ def plane(image: "Image", pixels: tuple[int, int] | None, channels: int, owner: 
 
 def _decode(files: Sequence[Path], pixels: tuple[int, int] | None, channels: int | None) -> Tensor:
     """Headers first, so that images of different sizes are refused before any is decoded; then the pixels, into one tensor."""
-    from PIL import Image
-
     if pixels is None or channels is None:
         first = None
         grey = True
@@ -97,20 +97,21 @@ def _decode(files: Sequence[Path], pixels: tuple[int, int] | None, channels: int
     x = numpy.empty((len(files), channels, *pixels), numpy.uint8)
     for row, file in enumerate(files):
         with _opened(file) as image:
-            try:
-                x[row] = plane(image, pixels, channels, str(file))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise DataError(f"{file}: cannot be decoded; the file is cut short or corrupt. ({error})") from error
+            x[row] = plane(image, pixels, channels, str(file))
     return torch.from_numpy(x)
 
 
-def _opened(file: Path) -> "Image":
+@contextmanager
+def _opened(file: Path) -> "Iterator[Image]":
+    """An image whose header has been read. What goes wrong with it inside the block is an error that names the file."""
     from PIL import Image
 
     try:
-        return Image.open(file)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: cannot be read as an image. Mend or remove it. ({type(error).__name__})") from error
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        words = str(error) or type(error).__name__
+        raise DataError(f"{file}: cannot be read as an image; mend or remove it. ({words})") from error
 
 
 def _upright(image: "Image") -> tuple[int, int]:

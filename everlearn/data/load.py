@@ -98,7 +98,7 @@ def _from_hub(name: str) -> Data:
         return hub(name)
     except EverlearnError as error:
         raise DataError(
-            f"unknown data set {name!r}; {_near(name)}It is not bundled ({', '.join(BUNDLED)}), not in {folders.where()}, "
+            f"unknown data set {name!r}{_near(name)} It is not bundled ({', '.join(BUNDLED)}), not in {folders.where()}, "
             f"and not on the hub: {error}"
         ) from error
 
@@ -108,7 +108,7 @@ def _near(name: str) -> str:
     names = [*BUNDLED, *folders.names()]
     short = {item.rpartition("/")[2]: item for item in reversed(names)}
     near = difflib.get_close_matches(name, [*names, *short], n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def _first_line(source: Callable[..., Data]) -> str:

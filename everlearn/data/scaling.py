@@ -4,6 +4,7 @@
 
 Whoever scales with the mean of all rows tells the first prediction what the last rows look like. So statistics come from a
 prefix of the rows; where a column is constant (or missing) throughout it, the prefix is doubled until the column varies.
+Values further than a million deviations away are held there, so that x stays finite in float32.
 """
 
 import warnings
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy
 
+LIMIT = 1e6  # deviations
 SPREAD = 100.0  # ratio of column deviations from which networks learn visibly worse
 
 
@@ -21,6 +23,11 @@ class Scale:
     mean: float
     deviation: float
     median: float
+
+    def apply(self, values: numpy.ndarray) -> numpy.ndarray:
+        """(values - mean) / deviation as float32."""
+        with numpy.errstate(over="ignore"):
+            return numpy.clip((values - self.mean) / self.deviation, -LIMIT, LIMIT).astype(numpy.float32)
 
 
 def measure(values: numpy.ndarray, first: int) -> Scale:
@@ -54,8 +61,7 @@ def standardise(columns: numpy.ndarray, first: int | None = None) -> numpy.ndarr
     result = numpy.empty(columns.shape, numpy.float32)
     for column in range(columns.shape[1]):
         values = columns[:, column].astype(numpy.float64)
-        scale = measure(values, first or len(values))
-        result[:, column] = (values - scale.mean) / scale.deviation
+        result[:, column] = measure(values, first or len(values)).apply(values)
     return result
 
 

@@ -74,7 +74,7 @@ def _pair(item: Any, name: str, index: int) -> tuple[numpy.ndarray, Any]:
         )
     x, y = item
     if isinstance(y, (Tensor, numpy.ndarray, numpy.generic)):
-        if numpy.size(y) != 1:
+        if numpy.asarray(y).size != 1:
             raise DataError(f"{name}: the label of item {index} has shape {tuple(y.shape)}; a single label is expected.")
         y = y.item()
     if not isinstance(y, (bool, int, float, str)):
