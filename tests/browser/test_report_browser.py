@@ -248,6 +248,30 @@ def test_the_matrix_shows_the_learner_that_is_chosen(page):
     assert f"{100 * first:.0f}%" in page.run(cells).split()
 
 
+@pytest.mark.parametrize("chart", ["held_out", "cost", "matrix", "forgetting", "plasticity", "classes", "drift"])
+def test_what_is_under_the_pointer_is_told_in_words(page, chart):
+    page.open("class_incremental")
+    page.run(
+        "document.getElementById(arguments[0]).scrollIntoView({block: 'center', behavior: 'instant'})", f"chart-{chart}"
+    )
+    marks = f"#chart-{chart} :is(.mark-symbol, .mark-rect) > path[aria-label]"
+    spots = page.run(
+        "return [...document.querySelectorAll(arguments[0])].map((mark) => mark.getBoundingClientRect()).filter((box) => box.top > 0"
+        " && box.bottom < innerHeight && box.width < 600).map((box) => [box.left + box.width / 2, box.top + box.height / 2])",
+        marks,
+    )
+    assert spots
+    for x, y in spots[:: max(1, len(spots) // 8)]:
+        for step in (-2, -1, 0):  # a pointer comes by steps
+            page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x + step, "y": y})
+        page.wait("return document.querySelector('#vg-tooltip-element.visible') !== null")
+        text = page.run("return document.getElementById('vg-tooltip-element').innerText")
+        assert "undefined" not in text
+        assert "NaN" not in text
+        assert text.split()[0] in ("Learner", "Class", "Detector", "Here", "Measure"), text
+    assert page.complaints() == []
+
+
 def test_panels_follow_the_width_of_the_window(page):
     page.open("class_incremental")
     widths = "return [...document.querySelectorAll('#chart-classes svg')].map((svg) => svg.getBoundingClientRect().width)[0]"

@@ -134,6 +134,7 @@ def test_few_classes_get_panels_and_many_a_heat_map(split):
     assert len(set(many.table["label"])) == 20
 
 
+@pytest.mark.slow
 def test_every_table_is_bounded_however_long_the_stream():
     record = records.large()
     found = drawn(record)

@@ -86,8 +86,8 @@ def matrix(scene: Scene) -> Chart | None:
     layers = [cells]
     if len(steps) <= 10:
         layers.append(
-            base.mark_text(fontSize=11, tooltip=None, color="var(--ink)").encode(
-                x=x, y=y, text=alt.Text("accuracy:Q", format=".0%")
+            base.mark_text(fontSize=11, color="var(--ink)").encode(
+                x=x, y=y, text=alt.Text("accuracy:Q", format=".0%"), tooltip=tips
             )
         )
     height = len(sets) * max(20, min(64, 330 // len(sets)))
@@ -202,12 +202,17 @@ def _panels(scene: Scene, rows: list[dict[str, Any]], title: str) -> Chart:
     labels = list(dict.fromkeys(row["label"] for row in rows))
     hue = scene.looks[scene.best["label"]].color
     x = alt.X("event:Q", title=None, axis=alt.Axis(tickCount=3, labelExpr=NUMBER, grid=False))
-    y = alt.Y("accuracy:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", values=[0, 0.5, 1]))
+    y = alt.Y(
+        "accuracy:Q",
+        title=None,
+        scale=alt.Scale(domain=[-0.05, 1.05], nice=False),
+        axis=alt.Axis(format=".0%", values=[0, 0.5, 1]),
+    )
     few = len({row["event"] for row in rows}) <= FEW
-    point = alt.OverlayMarkDef(color=hue, size=20) if few else False
-    line = alt.Chart(alt.NamedData("table")).mark_line(color=hue, strokeWidth=1.8, opacity=0.7, point=point)
+    line = alt.Chart().mark_line(color=hue, strokeWidth=1.8, opacity=0.7).encode(x=x, y=y, detail="seed:N")
+    dots = alt.Chart().mark_point(color=hue, filled=True, size=24 if few else 90, opacity=1.0 if few else 0.0)
     chart = (
-        line.encode(x=x, y=y, detail="seed:N", tooltip=_class_tips())
+        alt.layer(line, dots.encode(x=x, y=y, tooltip=_class_tips()), data=alt.NamedData("table"))
         .properties(width=180, height=84)
         .facet(facet=alt.Facet("label:N", sort=labels, title=None, header=header()), columns=4)
         .resolve_axis(x="independent")

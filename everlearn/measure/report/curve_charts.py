@@ -92,27 +92,27 @@ def plasticity(scene: Scene) -> Chart | None:
     rank = first_and_last(scene.best, "plasticity", "effective_rank", since)
     title = "How much of each network is still in use"
     if rank is not None:
-        lost = lost_plasticity(scene.best, find(scene.learners, scene.verdict["retrain"]), since)
+        yardstick = find(scene.learners, scene.verdict["retrain"])
+        lost, beside = (
+            lost_plasticity(scene.best, yardstick, since),
+            first_and_last(yardstick, "plasticity", "effective_rank"),
+        )
         kept = "loses some of" if lost else "keeps"
         change = f"effective rank {say.decimal(rank[0], 0)} when deployed, {say.decimal(rank[1], 0)} at the end"
+        change += f", {say.decimal(beside[1], 0)} after retraining" if beside is not None else ""
         title = f"{scene.short(scene.best['label'])} {kept} its capacity to learn: {change}"
-    base = alt.Chart(alt.NamedData("table")).mark_line(strokeWidth=2)
-    chart = base.encode(
-        x=event_axis(),
-        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4, labelFlush=True)),
-        color=color(scene),
-        strokeDash=dash(scene),
-        opacity=focused(1.0),
-        detail="learner:N",
-        tooltip=[
-            told_learner(),
-            told_event(),
-            alt.Tooltip("measure:N", title="Measure"),
-            alt.Tooltip("value:Q", title="Value", format=".3~g"),
-        ],
+    x, y = (
+        event_axis(),
+        alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, labelFlush=True)),
     )
+    tips = [alt.Tooltip("measure:N", title="Measure"), alt.Tooltip("value:Q", title="Value", format=".3~g")]
+    look = {"color": color(scene), "strokeDash": dash(scene), "opacity": focused(1.0), "detail": "learner:N"}
+    line = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, **look)
+    dots = alt.Chart().mark_point(filled=True, size=90, opacity=0)  # not seen: they are what a pointer finds
+    dots = dots.encode(x=x, y=y, color=color(scene), tooltip=[told_learner(), told_event(), *tips])
     faceted = (
-        chart.properties(width=280, height=150)
+        alt.layer(line, dots, data=alt.NamedData("table"))
+        .properties(width=280, height=150)
         .facet(facet=alt.Facet("measure:N", sort=shown, title=None, header=header()), columns=3)
         .resolve_scale(y="independent")
         .add_params(alt.param(name="focus", value=""))
@@ -205,14 +205,12 @@ def _lines(
     line = base.mark_line(strokeWidth=2.2, interpolate="linear", point=point).encode(
         x=event_axis(), y=y, color=color(scene), strokeDash=dash(scene), opacity=focused(1.0), detail="learner:N"
     )
-    near = alt.selection_point(
-        name="near", nearest=True, on="pointerover", clear="pointerout", fields=["event", "learner"], empty=False
-    )
-    dots = base.mark_point(filled=True, size=52, opacity=1).encode(
+    near = alt.selection_point(name="near", on="pointerover", clear="pointerout", fields=["event", "learner"], empty=False)
+    dots = base.mark_point(filled=True, size=200).encode(  # wide, so that a pointer finds them; seen only under it
         x=event_axis(),
         y=y,
         color=color(scene),
-        opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)),
+        opacity=alt.when(near).then(alt.value(0.4)).otherwise(alt.value(0)),
         tooltip=tips,
     )
     layers = [*rules(scene), area, line, dots.add_params(near)]

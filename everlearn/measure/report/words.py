@@ -177,7 +177,7 @@ def _which(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
     if learner is not None:
         name = code(learner["label"])
         opening = {
-            "adapt": f"{name}.",
+            "adapt": f"Use {name}.",
             "do_not_adapt": f"None: keep the frozen model. The best that adapts would be {name}.",
             "too_close": f"{name}, if you adapt at all.",
         }[verdict["code"]]
