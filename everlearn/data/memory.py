@@ -106,12 +106,17 @@ class Memory(Store):
             self._store(count, labels, values)
         self.seen += count
 
-    def draw(self, count: int) -> dict[str, Any] | None:
-        """`count` different rows at random (all of them where fewer are held), as copies by field; None where none is held."""
+    def draw(self, count: int, times: int = 1) -> dict[str, Any] | None:
+        """`count` different rows at random (all of them where fewer are held), as copies by field; None where none is held.
+
+        times: independent draws, one behind the other.
+        """
         check_count(self.name, "count", count)
         if self.held == 0:
             return None
         index = self._sample(min(count, self.held))
+        if times > 1:
+            index = torch.cat([index, *(self._sample(len(index)) for _ in range(times - 1))])
         self.replayed += len(index)
         if self.device != "cpu":
             index = index.to(self.device)
@@ -134,7 +139,7 @@ class Memory(Store):
 
     def _sample(self, count: int) -> Tensor:
         """`count` different row numbers, each set of them equally likely: repeats are thrown away and drawn again."""
-        if 2 * count > self.held:
+        if 2 * count > self.held or self.held <= FIRST:
             return torch.randperm(self.held, generator=self.random)[:count]
         index = torch.randint(self.held, (count,), generator=self.random)
         distinct = dict.fromkeys(index.tolist())

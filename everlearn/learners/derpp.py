@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from everlearn.core.errors import check_count, check_range
-from everlearn.core.events import Batch, Boundary, Metrics, X
+from everlearn.core.events import Batch, Boundary, Metrics, X, join
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
 from everlearn.data.memory import Memory, Reservoir, Rule
@@ -89,21 +89,21 @@ class DERpp(Learner):
 
     def _step(self, x: X, y: Tensor) -> tuple[Tensor, Tensor]:
         """(loss, the scores of the batch before the step)."""
-        scored = self.memory.draw(self.replay_batch) if self.alpha else None
-        labelled = self.memory.draw(self.replay_batch) if self.beta else None
-        draws = [draw for draw in (scored, labelled) if draw is not None]
-        inputs = _stack([x, *(draw["x"] for draw in draws)]) if draws else x
-        sizes = [len(y), *(len(draw["y"]) for draw in draws)]
+        times = (self.alpha > 0) + (self.beta > 0)
+        drawn = self.memory.draw(self.replay_batch, times) if times else None
+        inputs = x if drawn is None else join(x, drawn["x"])
+        count = len(y)
+        half = 0 if drawn is None else len(drawn["y"]) // times
         kept: list[Tensor] = []
 
         def loss() -> Tensor:
-            own, *replayed = self.descent.model(inputs).split(sizes)
+            own, *replayed = self.descent.model(inputs).split([count] + [half] * (times if half else 0))
             kept.append(own.detach())
             value = cross_entropy(own, y)
-            if scored is not None:
-                value = torch.add(value, mse_loss(replayed[0], scored["logits"]), alpha=self.alpha)
-            if labelled is not None:
-                value = torch.add(value, cross_entropy(replayed[-1], labelled["y"]), alpha=self.beta)
+            if half and self.alpha:
+                value = torch.add(value, mse_loss(replayed[0], drawn["logits"][:half]), alpha=self.alpha)
+            if half and self.beta:
+                value = torch.add(value, cross_entropy(replayed[-1], drawn["y"][-half:]), alpha=self.beta)
             return value
 
         return self.descent(loss), kept[0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from everlearn.core.events import X
 from everlearn.core.random import isolated
-from everlearn.optim.optimizers import Optimizer
+from everlearn.optim.optimizers import SGD, Optimizer
 
 STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
 
@@ -28,6 +28,9 @@ class Descent:
         self.optimizer = optimizer.make(self.parameters)
         self.seed = seed
         self.steps = 0
+        self.rate = (
+            optimizer.lr if optimizer == SGD(lr=optimizer.lr) else None
+        )  # of plain descent, without momentum or decay
         self._stochastic = any(isinstance(module, STOCHASTIC) for module in model.modules())
 
     def __call__(self, loss: Callable[[], Tensor]) -> Tensor:
@@ -36,12 +39,20 @@ class Descent:
             self.model.train()
         with isolated(self.seed, "descent", self.steps) if self._stochastic else nullcontext():
             value = loss()
-            for parameter in self.parameters:
-                parameter.grad = None
-            value.backward()
-        self.optimizer.step()
+            gradients = torch.autograd.grad(value, self.parameters, allow_unused=True)
+        self._follow(gradients)
         self.steps += 1
         return value.detach()
+
+    def _follow(self, gradients: tuple[Tensor | None, ...]) -> None:
+        """Take the step: w - rate * gradient at once where that is all the optimiser does, else through the optimiser."""
+        if self.rate is not None and None not in gradients:
+            with torch.no_grad():
+                torch._foreach_add_(self.parameters, gradients, alpha=-self.rate)
+            return
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
 
     def predict(self, x: X) -> Tensor:
         """The model's answer in evaluation mode, without gradients. Changes nothing."""
