@@ -1,0 +1,85 @@
+"""The bare PyTorch loop, and Everlearn's learners on the same batches.
+
+`prepared`: the batches lie in a list, as slices made beforehand, for the loop and for Everlearn alike; what is left is the cost of
+`run` itself. `indexed`: the rows of each batch are gathered when it is asked for, by Everlearn's own stream, or by the loop.
+"""
+
+from digits import BATCH, LR, PASSES, Outcome, Problem, timed
+from torch import nn, randperm
+from torch.nn.functional import cross_entropy
+
+from everlearn.core.events import Batch
+from everlearn.core.run import run
+from everlearn.core.state import pack
+from everlearn.core.stream import Schema, Stream
+from everlearn.data.dataset import Data
+from everlearn.data.indexed import Indexed, Session
+from everlearn.optim.optimizers import SGD
+
+CLASSES = tuple("0123456789")
+
+
+class Prepared(Stream):
+    """Batches that were made beforehand."""
+
+    def __init__(self, given: Problem):
+        self.name = "prepared"
+        self.schema = Schema((64,), given.x.dtype, CLASSES)
+        self.events = [Batch(x, y) for x, y in given.batches()]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.events[index]
+
+
+def indexed(given: Problem) -> Stream:
+    """The same batches from Everlearn's own stream: rows stand mixed up, and an order names those of each batch."""
+    mixed = randperm(len(given.x))
+    data = Data("digits", given.x[mixed], given.y[mixed], CLASSES)
+    starts = [sum(given.sizes[:number]) for number in range(len(given.sizes))]
+    sessions = [Session(start, size) for start, size in zip(starts, given.sizes, strict=True)]
+    return Indexed(data, sessions, batch=BATCH, order=mixed.argsort(), epochs=PASSES)
+
+
+def everlearn(make, given: Problem, stream: Stream) -> Outcome:
+    """One run of `make(model, optimizer=..., seed=...)`, without monitors."""
+    learner = make(given.network(), optimizer=SGD(lr=LR), seed=given.seed)
+    figures = timed(lambda: run(learner, stream), learner.descent.optimizer, given)
+    return Outcome(learner.descent.model, *figures, state=len(pack(learner.state_dict())[0]))
+
+
+def bare(given: Problem, gathered: bool = False) -> Outcome:
+    """The loop that one writes without a library, with the optimiser that Everlearn uses."""
+    model = given.network()
+    optimizer = SGD(lr=LR).make(model.parameters())
+    batches = given.batches()
+    mixed = randperm(len(given.x))
+    data_x, data_y, place = given.x[mixed], given.y[mixed], mixed.argsort()
+    places = [rows for part in place.split(given.sizes) for _ in range(PASSES) for rows in part.split(BATCH)]
+
+    def prepared() -> None:
+        model.train()
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+
+    def gathering() -> None:
+        model.train()
+        for rows in places:
+            x, y = data_x[rows], data_y[rows]
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+
+    figures = timed(gathering if gathered else prepared, optimizer, given)
+    return Outcome(model, *figures, state=weights(model))
+
+
+def weights(model: nn.Module) -> int:
+    """Bytes of a model's weights."""
+    return sum(value.nbytes for value in model.state_dict().values())
