@@ -187,9 +187,11 @@ def table(x: Any, owner: str) -> Tensor:
     return flat.float() if flat.dtype in (torch.float16, torch.bfloat16, torch.bool) else flat
 
 
-def scores(probabilities: Tensor, device: torch.device) -> Tensor:
+def scores(probabilities: numpy.ndarray, device: torch.device) -> Tensor:
     """(rows, classes) log-probabilities, float64: what is not a number counts as 0, rows without any become uniform."""
-    known = probabilities.nan_to_num(0.0, posinf=0.0, neginf=0.0).clamp_min(0.0)
-    total = known.sum(dim=1, keepdim=True)
-    uniform = torch.full_like(known, 1.0 / known.shape[1])
-    return torch.where(total > 0, known / total.clamp_min(1e-300), uniform).clamp_min(EPSILON).log().to(device)
+    known = numpy.where(numpy.isfinite(probabilities) & (probabilities > 0.0), probabilities, 0.0)
+    total = known.sum(axis=1, keepdims=True)
+    if not total.all():
+        known[total[:, 0] == 0.0] = 1.0
+        total = known.sum(axis=1, keepdims=True)
+    return torch.from_numpy(numpy.log(numpy.maximum(known / total, EPSILON))).to(device)

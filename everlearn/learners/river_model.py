@@ -9,7 +9,7 @@ Reference: Montiel et al. (2021), River: machine learning for streaming data in 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
+import numpy
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, InputError, check_count, optional
@@ -17,7 +17,6 @@ from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.guard import Guard
 from everlearn.core.learner import Learner
 from everlearn.core.random import derive
-from everlearn.core.state import capture, restore
 from everlearn.data.log import Log
 from everlearn.learners.estimator import Library, estimator, refuse_mappings, scores, table, written
 
@@ -99,6 +98,7 @@ class RiverModel(Learner):
         given = _default() if model is None else estimator(model, RIVER, _is_classifier)
         self.written = "" if model is None else written(given, RIVER)
         self.features = None if features is None else tuple(features)
+        self._names = self.features or ()  # the same strings for every row: dicts find them by identity
         self._declared = classes  # of the stream, not of the learner's text
         self.seed = seed
         self._multiclass = bool(given._multiclass)
@@ -123,7 +123,7 @@ class RiverModel(Learner):
         values = table(x, self.name)
         columns = range(max(1, self.outputs))
         if self.log.end == 0:
-            return scores(torch.zeros(len(values), len(columns), dtype=torch.float64), x.device)
+            return scores(numpy.zeros((len(values), len(columns))), x.device)
         rows = self._rows(values)
         try:
             ask = self._model.predict_proba_one
@@ -132,12 +132,12 @@ class RiverModel(Learner):
             ask = self._model.predict_one
             answers = [{ask(row): 1.0} for row in self._rows(values)]
         known = [[answer.get(column, 0.0) for column in columns] for answer in answers]
-        return scores(torch.tensor(known, dtype=torch.float64), x.device)
+        return scores(numpy.array(known, dtype=numpy.float64), x.device)
 
     def update(self, batch: Batch) -> Metrics:
         """Learn from the rows, one after the other. Raises InputError where the model refuses one; all is then as before."""
         refuse_mappings(batch, self.name)
-        before = capture([self.guard, self.outputs])
+        before = (self.guard.shapes, self.guard.dtypes, self.outputs)
         self.guard.batch(batch)
         if batch.y is None:
             return {}
@@ -145,8 +145,7 @@ class RiverModel(Learner):
         try:
             self._learn(batch.x, batch.y)
         except Exception as fault:
-            restore(self.guard, before[0])
-            self.outputs = before[1]
+            self.guard.shapes, self.guard.dtypes, self.outputs = before
             self.log.take_back(len(batch))
             self.restored()
             if isinstance(fault, InputError):
@@ -175,12 +174,15 @@ class RiverModel(Learner):
 
     def _rows(self, values: Tensor) -> Iterator[dict[str, float]]:
         """Each row as the dict that River takes."""
-        names = self.features or [f"x{column}" for column in range(values.shape[1])]
-        if len(names) != values.shape[1]:
-            raise InputError(
-                f"{self.name}: features names {len(names)} columns, and rows of x have {values.shape[1]}. Name each column, or none."
-            )
-        return (dict(zip(names, row, strict=False)) for row in values.tolist())
+        width = values.shape[1]
+        if len(self._names) != width:
+            if self.features is not None:
+                raise InputError(
+                    f"{self.name}: features names {len(self._names)} columns, and rows of x have {width}. Name each column, or none."
+                )
+            self._names = tuple(f"x{column}" for column in range(width))
+        names = self._names
+        return (dict(zip(names, row, strict=False)) for row in values.numpy().tolist())
 
 
 def _default() -> Any:

@@ -156,7 +156,7 @@ class SklearnEstimator(Learner):
                 probabilities[:, columns] = _probabilities(self._fitted, rows.numpy(), columns)
             except Exception as fault:
                 raise self._failed("answer for", fault) from fault
-        return scores(torch.from_numpy(probabilities), x.device)
+        return scores(probabilities, x.device)
 
     def update(self, batch: Batch) -> Metrics:
         """Learn from one batch. Raises InputError where the estimator cannot be fitted on its rows; all is then as before."""
