@@ -220,10 +220,11 @@ def save_snapshot(folder: Path, number: int, state: Any) -> Path:
     path = folder / f"{number:09d}.json"
     body = json.dumps(tree)
     record = {"sha256": hashlib.sha256(data + body.encode()).hexdigest(), "number": number, "state": body}
-    write_atomic(path.with_suffix(".safetensors"), data)
     try:
+        write_atomic(path.with_suffix(".safetensors"), data)
         write_atomic(path, json.dumps(record).encode())
     except StateError:
+        path.unlink(missing_ok=True)
         path.with_suffix(".safetensors").unlink(missing_ok=True)
         raise
     standing = sorted(folder.glob("*.json"))
