@@ -9,7 +9,7 @@ nothing is evaluated. Also the one formula that both wrappers share: probabiliti
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,13 @@ class Library:
         for _, known, value in self._public():
             if known == name:
                 return value
-        near = difflib.get_close_matches(name, {known for _, known, _ in self._public()}, n=1, cutoff=0.5)
-        raise self._unknown(name, near[0] if near else "")
+        raise self._unknown(name, _near(name, {known for _, known, _ in self._public()}))
 
     def _walk(self, steps: Sequence[str], name: str) -> Any:
         """Follow a dotted name, only through modules of the library."""
         if steps[0] not in self.modules:
-            near = difflib.get_close_matches(steps[0], self.modules, n=1, cutoff=0.5)
-            raise self._unknown(name, ".".join([near[0], *steps[1:]]) if near else "")
+            near = _near(steps[0], self.modules)
+            raise self._unknown(name, ".".join([near, *steps[1:]]) if near else "")
         found: Any = importlib.import_module(self.package)
         for index, step in enumerate(steps):
             value = getattr(found, step, None)
@@ -61,8 +60,8 @@ class Library:
             own = inspect.ismodule(value) and value.__name__.startswith(self.package + ".")
             if step.startswith("_") or not (own if index < len(steps) - 1 else _constructs(value, step)):
                 public = [key for key, item in vars(found).items() if _constructs(item, key) or inspect.ismodule(item)]
-                near = difflib.get_close_matches(step, public, n=1, cutoff=0.5)
-                raise self._unknown(name, ".".join([*steps[:index], near[0]]) if near else "")
+                near = _near(step, public)
+                raise self._unknown(name, ".".join([*steps[:index], near]) if near else "")
             found = value
         return found
 
@@ -94,6 +93,12 @@ class Library:
             public = [step for step in path[1:] if not step.startswith("_")]
             return ".".join([*public, kind.__name__])
         return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """The closest known name that may be a classifier, "" where none is close."""
+    names = sorted(item for item in known if not item.endswith("Regressor"))
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), "")
 
 
 def _constructs(value: Any, name: str) -> bool:

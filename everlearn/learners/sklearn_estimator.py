@@ -146,7 +146,8 @@ class SklearnEstimator(Learner):
 
     def predict(self, x: X) -> Tensor:
         """(batch, classes) log-probabilities, float64: predict_proba where the estimator has it, else a softmax of
-        decision_function, else 1 for the answer of predict. Uniform before the first fit."""
+        decision_function, arranged so that the answer of predict is the likeliest, else 1 for that answer. Uniform before the
+        first fit."""
         self.guard.inputs(x)
         rows = table(x, self.name)
         probabilities = numpy.zeros((len(rows), max(1, self.outputs)))
@@ -346,8 +347,15 @@ def _probabilities(model: Any, x: numpy.ndarray, columns: numpy.ndarray) -> nump
         if margins.ndim == 1:
             margins = numpy.stack([numpy.zeros_like(margins), margins], axis=1)
         if margins.shape[1] == len(columns):
-            return torch.softmax(torch.from_numpy(margins), dim=1).numpy()
+            return _with_answers(torch.softmax(torch.from_numpy(margins), dim=1).numpy(), model.predict(x), columns)
     return (numpy.asarray(model.predict(x))[:, None] == columns[None, :]).astype(numpy.float64)
+
+
+def _with_answers(probabilities: numpy.ndarray, answers: numpy.ndarray, columns: numpy.ndarray) -> numpy.ndarray:
+    """Exchange two entries where the likeliest class is not the estimator's answer (a vote among pairs of classes, say)."""
+    rows, best, told = numpy.arange(len(answers)), probabilities.argmax(axis=1), numpy.searchsorted(columns, answers)
+    probabilities[rows, best], probabilities[rows, told] = probabilities[rows, told], probabilities[rows, best]
+    return probabilities
 
 
 sklearn_names = SKLEARN.find
