@@ -78,8 +78,9 @@ class Guard:
                 model(rows(x, slice(0, 1)))
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
             shapes, dtypes = _layout(x)
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"{self.owner}: the network cannot take rows of shape {_plain(shapes)} and dtype {_plain(dtypes)}: {error}"
+                f"{self.owner}: the network cannot take rows of shape {_plain(shapes)} and dtype {_plain(dtypes)}: {reason}"
             ) from error
         finally:
             model.train(training)

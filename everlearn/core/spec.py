@@ -153,7 +153,7 @@ def describe(value: Any) -> str:
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {describe(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, type) or inspect.isfunction(value):
+    if isinstance(value, type) or inspect.isroutine(value):
         return f"{value.__module__}:{value.__qualname__}"
     name = getattr(value, "name", None)
     if not isinstance(name, str):
@@ -175,6 +175,8 @@ def _arguments(value: Any) -> list[str]:
         if not hasattr(value, key):
             continue
         held = getattr(value, key)
+        if inspect.ismethod(held):
+            continue  # a method that happens to be named as the argument is
         text = describe(held)
         if parameter.default is parameter.empty:
             texts.append(text if not texts else f"{key}={text}")

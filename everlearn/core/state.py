@@ -72,7 +72,9 @@ def restore(value: Any, state: Any) -> Any:
         try:
             _restore_foreign(value, state)
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StateError(f"the state does not fit this {type(value).__name__}: {error}") from error
+            raise StateError(
+                f"the state does not fit this {type(value).__name__}: {' '.join(str(error).split())}"
+            ) from error
     elif hasattr(value, "parts"):
         missing = set(value.parts) ^ set(state) if isinstance(state, Mapping) else set(value.parts)
         if missing:
