@@ -46,7 +46,8 @@ class Descent:
 
     def _follow(self, gradients: tuple[Tensor | None, ...]) -> None:
         """Take the step: w - rate * gradient at once where that is all the optimiser does, else through the optimiser."""
-        if self.rate is not None and None not in gradients:
+        complete = all(gradient is not None for gradient in gradients)  # `None in` would compare tensors, 20 us for each
+        if self.rate is not None and complete:
             with torch.no_grad():
                 torch._foreach_add_(self.parameters, gradients, alpha=-self.rate)
             return
