@@ -17,10 +17,20 @@ from everlearn.core.errors import ArgumentError, InputError, check_count
 from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.guard import Guard
 from everlearn.core.learner import Learner
-from everlearn.core.random import derive
 from everlearn.core.state import capture, restore
 from everlearn.data.log import Log, Window
 from everlearn.learners.estimator import Library, estimator, refuse_mappings, scores, table, written
+from everlearn.learners.sklearn_models import (
+    default_model,
+    grown,
+    has_partial_fit,
+    is_a_classifier,
+    parameters,
+    partial_fit,
+    probabilities_of,
+    seeded,
+    unfitted,
+)
 from everlearn.optim.refit import Grown, Never, Refit
 
 SKLEARN = Library(
@@ -97,16 +107,16 @@ class SklearnEstimator(Learner):
     ):
         if classes is not None:
             check_count(self.name, "classes", classes)
-        given = _default() if model is None else estimator(model, SKLEARN, _is_classifier)
+        given = default_model() if model is None else estimator(model, SKLEARN, is_a_classifier)
         self.written = "" if model is None else written(given, SKLEARN)
         self.refit = refit
         self.warm = warm
         self.capacity = capacity
         self._declared = classes  # of the stream, not of the learner's text
         self.seed = seed
-        self._incremental = refit is None and _has_partial_fit(given)
+        self._incremental = refit is None and has_partial_fit(given)
         self._check(given)
-        self._template = _seeded(given, seed, warm)
+        self._template = seeded(given, seed, warm)
         self.schedule = None if self._incremental else (refit or Grown(GROWTH)).fresh()
         self.window = None if self._incremental else Window(capacity)
         self.guard = Guard(self.name, classes)
@@ -132,7 +142,7 @@ class SklearnEstimator(Learner):
             raise ArgumentError(
                 f"{self.name}: {word} is for re-fits, and {kind} is updated by partial_fit. Give refit=every(500) as well, or leave it out."
             )
-        if self.warm and "warm_start" not in _parameters(given):
+        if self.warm and "warm_start" not in parameters(given):
             raise ArgumentError(f"{self.name}: {kind} has no warm_start, so warm must be False.")
 
     @property
@@ -154,7 +164,7 @@ class SklearnEstimator(Learner):
         if self._fitted is not None:
             columns = numpy.asarray(self._fitted.classes_, dtype=numpy.int64)
             try:
-                probabilities[:, columns] = _probabilities(self._fitted, rows.numpy(), columns)
+                probabilities[:, columns] = probabilities_of(self._fitted, rows.numpy(), columns)
             except Exception as fault:
                 raise self._failed("answer for", fault) from fault
         return scores(probabilities, x.device)
@@ -197,10 +207,10 @@ class SklearnEstimator(Learner):
 
     def _learn(self, batch: Batch, error: float | None) -> Metrics:
         outputs = self.outputs if self._declared is not None else max(2, self.outputs, int(batch.y.max()) + 1)
-        grown, self.outputs = outputs > self.outputs, outputs
+        more, self.outputs = outputs > self.outputs, outputs
         if self._incremental:
             self._marks.append(self.log.end)
-            if grown and len(self._marks) > 1:
+            if more and len(self._marks) > 1:
                 self.restored()
             else:
                 self._advance(self.log.end - len(batch), self.log.end)
@@ -226,9 +236,9 @@ class SklearnEstimator(Learner):
     def _advance(self, start: int, stop: int) -> None:
         """One partial_fit on the rows start..stop-1."""
         if self._fitted is None:
-            self._fitted = _clone(self._template)
+            self._fitted = unfitted(self._template)
         x, y = self.log.rows(start, stop)
-        _partial_fit(self._fitted, table(x, self.name).numpy(), y.numpy(), numpy.arange(self.outputs))
+        partial_fit(self._fitted, table(x, self.name).numpy(), y.numpy(), numpy.arange(self.outputs))
 
     def _fit(self, x: Tensor, y: Tensor) -> None:
         """Fit on rows of a window. Where they hold one class only, that class is the answer."""
@@ -240,9 +250,9 @@ class SklearnEstimator(Learner):
         if len(known) == 1:
             fresh: Any = DummyClassifier(strategy="prior")
         elif self.warm and type(last) is type(self._template) and numpy.array_equal(known, last.classes_):
-            fresh = _grown(last, self._template)
+            fresh = grown(last, self._template)
         else:
-            fresh = _clone(self._template)
+            fresh = unfitted(self._template)
         self._fitted = fresh.fit(rows, labels)
 
     def _failed(self, what: str, fault: Exception) -> InputError:
@@ -267,95 +277,6 @@ class SklearnEstimator(Learner):
         self.log.take_back(count)
         if self._incremental or self.warm:
             self.restored()
-
-
-def _default() -> Any:
-    """Scaled features, or stochastic gradient descent goes astray where columns differ in size."""
-    from sklearn.linear_model import SGDClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss"))
-
-
-def _is_classifier(value: Any) -> bool:
-    from sklearn.base import BaseEstimator, is_classifier
-
-    if isinstance(value, BaseEstimator):
-        return is_classifier(value)
-    return all(callable(getattr(value, method, None)) for method in ("fit", "predict"))
-
-
-def _clone(value: Any) -> Any:
-    from sklearn.base import clone
-
-    return clone(value, safe=False)
-
-
-def _parameters(value: Any, deep: bool = False) -> dict[str, Any]:
-    return value.get_params(deep=deep) if hasattr(value, "get_params") else {}
-
-
-def _seeded(given: Any, seed: int, warm: bool) -> Any:
-    """A clone with every random_state that is None made from the seed."""
-    fresh = _clone(given)
-    unset = [key for key, value in _parameters(given, deep=True).items() if value is None and key.endswith("random_state")]
-    settings: dict[str, Any] = {key: derive(seed, "sklearn", key) % 2**32 for key in unset}
-    if warm:
-        settings["warm_start"] = True
-    if settings:
-        fresh.set_params(**settings)
-    return fresh
-
-
-def _steps(model: Any) -> list[Any]:
-    """The steps of a pipeline that do something, else the model alone."""
-    from sklearn.pipeline import Pipeline
-
-    if isinstance(model, Pipeline):
-        return [step for _, step in model.steps if step not in (None, "passthrough")]
-    return [model]
-
-
-def _has_partial_fit(model: Any) -> bool:
-    return all(hasattr(step, "partial_fit") for step in _steps(model))
-
-
-def _partial_fit(model: Any, x: numpy.ndarray, y: numpy.ndarray, classes: numpy.ndarray) -> None:
-    *before, last = _steps(model)
-    for step in before:
-        step.partial_fit(x, y)
-        x = step.transform(x)
-    last.partial_fit(x, y, classes=classes)
-
-
-def _grown(model: Any, template: Any) -> Any:
-    """A fitted model ready to go on: an ensemble gets as many members again, since it would otherwise not change at all."""
-    own = _parameters(template)
-    for key in ("n_estimators", "max_iter"):
-        if key in own and (key == "n_estimators" or "max_leaf_nodes" in own):  # trees are grown one per iteration
-            return model.set_params(**{key: _parameters(model)[key] + own[key]})
-    return model
-
-
-def _probabilities(model: Any, x: numpy.ndarray, columns: numpy.ndarray) -> numpy.ndarray:
-    """(rows, known classes) from the best answer that the estimator can give."""
-    if hasattr(model, "predict_proba"):
-        return model.predict_proba(x)
-    if hasattr(model, "decision_function"):
-        margins = numpy.asarray(model.decision_function(x), dtype=numpy.float64)
-        if margins.ndim == 1:
-            margins = numpy.stack([numpy.zeros_like(margins), margins], axis=1)
-        if margins.shape[1] == len(columns):
-            return _with_answers(torch.softmax(torch.from_numpy(margins), dim=1).numpy(), model.predict(x), columns)
-    return (numpy.asarray(model.predict(x))[:, None] == columns[None, :]).astype(numpy.float64)
-
-
-def _with_answers(probabilities: numpy.ndarray, answers: numpy.ndarray, columns: numpy.ndarray) -> numpy.ndarray:
-    """Exchange two entries where the likeliest class is not the estimator's answer (a vote among pairs of classes, say)."""
-    rows, best, told = numpy.arange(len(answers)), probabilities.argmax(axis=1), numpy.searchsorted(columns, answers)
-    probabilities[rows, best], probabilities[rows, told] = probabilities[rows, told], probabilities[rows, best]
-    return probabilities
 
 
 sklearn_names = SKLEARN.find
