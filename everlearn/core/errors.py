@@ -26,34 +26,50 @@ class EverlearnError(Exception):
 
 
 class SpecError(EverlearnError):
+    """A call string that cannot be read, or a name that nothing bears."""
+
     exit_code = 2
 
 
 class ArgumentError(EverlearnError):
+    """An argument out of its range."""
+
     exit_code = 2
 
 
 class InputError(EverlearnError):
+    """An x or y that cannot be learned from."""
+
     exit_code = 3
 
 
 class DataError(EverlearnError):
+    """A data set or table that is missing, unreadable or unusable."""
+
     exit_code = 3
 
 
 class StateError(EverlearnError):
+    """A snapshot or run folder that is corrupt, or belongs to something else."""
+
     exit_code = 4
 
 
 class BudgetError(EverlearnError):
+    """A limit that cannot be kept."""
+
     exit_code = 5
 
 
 class ContractError(EverlearnError):
+    """A learner or agent that breaks the contract."""
+
     exit_code = 6
 
 
 class MissingExtraError(EverlearnError):
+    """A library that an optional part needs."""
+
     exit_code = 7
 
 

@@ -17,11 +17,13 @@ class Store(ABC):
 
     @property
     @abstractmethod
-    def stored(self) -> int: ...
+    def stored(self) -> int:
+        """Rows held now."""
 
     @property
     @abstractmethod
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes held now."""
 
     @abstractmethod
     def limit(self, samples: int | None, nbytes: int | None) -> None:

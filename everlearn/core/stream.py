@@ -28,6 +28,7 @@ class Schema:
 
     @property
     def outputs(self) -> int:
+        """The number of classes, which is that of a learner's scores."""
         return len(self.classes)
 
 
@@ -62,10 +63,12 @@ class Stream(ABC):
     changes: tuple[int, ...] = ()
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of events."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Event: ...
+    def __getitem__(self, index: int) -> Event:
+        """The event of a number, made without those before it."""
 
     def __iter__(self) -> Iterator[Event]:
         return (self[index] for index in range(len(self)))

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -477,8 +478,7 @@ def mountable():
     """Whether this process may mount a small file system of its own."""
     if os.geteuid() != 0:
         return False
-    place = f"/tmp/everlearn-mount-{os.getpid()}"
-    os.makedirs(place, exist_ok=True)
+    place = tempfile.mkdtemp()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], capture_output=True, check=False)
     if mounted.returncode == 0:
         subprocess.run(["umount", place], check=True)

@@ -135,6 +135,7 @@ def differing(first: Any, second: Any, path: str = "") -> str:
 
 
 def short(event: Event) -> str:
+    """An event in a message: shapes and dtypes."""
     if isinstance(event, Boundary):
         return f"task={event.task}, classes={event.classes}{', data' if event.data is not None else ''}"
     if isinstance(event.x, Tensor):
