@@ -8,7 +8,9 @@ elsewhere come as `package.module:Class` or by an entry point of the group `ever
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -20,15 +22,17 @@ from torch import nn
 
 from everlearn.core.agent import Agent
 from everlearn.core.budget import Budget
-from everlearn.core.errors import InputError, SpecError, closest
+from everlearn.core.errors import ArgumentError, EverlearnError, InputError, SpecError, closest
 from everlearn.core.events import Batch, map_x, rows
 from everlearn.core.learner import Learner
 from everlearn.core.random import isolated
 from everlearn.core.spec import Call, build, invoke, lookup, parse
+from everlearn.core.store import stores
 from everlearn.core.stream import Stream
 
 GROUP = "everlearn.learners"
-TABLES = ("csv", "csv.gz", "tsv", "parquet")
+PER_CLASS = ("balanced", "herding")  # memory rules that share the rows among the classes
+TABLES = ("csv", "csv.gz", "tsv", "tsv.gz", "parquet", "pq")
 
 
 @cache
@@ -94,7 +98,8 @@ def sources() -> dict[str, Any]:
 def stream_text(text: str, *, target: str | None = None, time: str | None = None) -> str:
     """The full call string behind a short one.
 
-    `my.csv` with a target becomes prequential(table(...)); a data set's bare name becomes split(NAME, experiences=5, epochs=3).
+    `my.csv` with a target becomes prequential(table(...)); a folder becomes split(images(FOLDER), ...), a data set's bare name
+    split(NAME, experiences=5, epochs=3).
     """
     if any(text.lower().endswith("." + ending) for ending in TABLES):
         if target is None:
@@ -103,6 +108,8 @@ def stream_text(text: str, *, target: str | None = None, time: str | None = None
             raise SpecError(f"{text}: there is no such file.")
         moment = f", time={time!r}" if time is not None else ""
         return f"prequential(table({text!r}, target={target!r}{moment}))"
+    if Path(text).is_dir() and text not in sources():
+        return f"split(images({text!r}), experiences=5, epochs=3)"
     call = parse(text)
     if call.name in scenarios() or ":" in call.name:
         return str(call)
@@ -154,7 +161,8 @@ def build_model(text: str, stream: Stream, seed: int) -> nn.Module:
         kwargs = {key: build(item, networks(), "network") for key, item in call.kwargs}
         if not own or _needs_schema(target, args, kwargs):
             args = [stream.schema, *args]
-        model = invoke(call.name, target, args, kwargs)
+        with blame(call):
+            model = invoke(call.name, target, args, kwargs)
     if not isinstance(model, nn.Module):
         raise SpecError(f"{text} gives {type(model).__name__}, not a torch.nn.Module.")
     if own and stream.schema.dtype == torch.uint8:
@@ -183,14 +191,20 @@ def _try(model: nn.Module, text: str, stream: Stream) -> None:
     shape = map_x(lambda value: tuple(value.shape), x)
     try:
         scores = evaluate(model, x)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"the network {text} cannot take rows of {stream.name}, x of shape {shape}: {error}") from error
+    except Exception as error:
+        raise InputError(
+            f"the network {text} cannot take rows of {stream.name}, x of shape {shape}: {told(error)}"
+        ) from error
     wanted = (len(x), stream.schema.outputs)
     if tuple(getattr(scores, "shape", ())) != wanted:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise InputError(
             f"the network {text} gives {found} for x of shape {shape}; this stream needs {wanted} (rows, classes)."
         )
+    if not torch.isfinite(scores).all():
+        raise InputError(f"the network {text} gives NaN or infinite scores before it has learned anything.")
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise SpecError(f"the network {text} has no weights to learn (no parameter with requires_grad).")
 
 
 def build_learner(text: str, stream: Stream, model: str, seed: int) -> Learner:
@@ -198,7 +212,43 @@ def build_learner(text: str, stream: Stream, model: str, seed: int) -> Learner:
     learner = _learner(parse(text), stream, model, seed)
     if not isinstance(learner, Learner):
         raise SpecError(f"{text} gives {type(learner).__name__}, not a learner.")
+    _holds_every_class(text, learner, stream.schema.outputs)
     return learner
+
+
+def _holds_every_class(text: str, learner: Learner, classes: int) -> None:
+    """Refuse a memory that shares its rows among the classes and has fewer rows than there are classes."""
+    for memory in stores(learner):
+        rule = getattr(getattr(memory, "keep", None), "name", "")
+        if rule in PER_CLASS and memory.capacity is not None and memory.capacity < classes:
+            raise ArgumentError(
+                f"{text}: {rule}() keeps rows of every class, and capacity={memory.capacity} is less than the {classes} classes. "
+                f"Use capacity={classes} or more, or keep=reservoir()."
+            )
+
+
+@contextmanager
+def blame(call: Call) -> Iterator[None]:
+    """Turn a fault inside the user's own code (`module:name`) into one sentence with the file and line where it happened."""
+    try:
+        yield
+    except EverlearnError:
+        raise
+    except Exception as error:
+        if ":" not in call.name:
+            raise
+        raise SpecError(f"{call.name} failed: {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """A fault in words: its type, its message, and the innermost line of code outside the installed libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame for frame in frames if "site-packages" not in frame.filename and "everlearn" not in Path(frame.filename).parts
+    ]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if message else ''}{message}{place}"
 
 
 def _learner(call: Any, stream: Stream, model: str, seed: int) -> Any:
@@ -222,7 +272,8 @@ def _learner(call: Any, stream: Stream, model: str, seed: int) -> Any:
     for key, value in known.items():
         if key in parameters and key not in kwargs and value is not None and parameters[key].default in (None, 0):
             kwargs[key] = value(stream) if callable(value) else value
-    return invoke(call.name, target, args, kwargs)
+    with blame(call):
+        return invoke(call.name, target, args, kwargs)
 
 
 def _refuse(name: str) -> Any:

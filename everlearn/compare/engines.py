@@ -6,10 +6,12 @@ use one thread each, so that a figure does not depend on how many of them there 
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -54,6 +56,7 @@ def inline(jobs: Sequence[Job], workers: int, progress: Progress) -> Iterator[di
 
 def process(jobs: Sequence[Job], workers: int, progress: Progress) -> Iterator[dict[str, Any]]:
     """A pool of processes. Ctrl-C or an error ends them all; what they have written so far is resumed next time."""
+    sendable(jobs)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     pool = ProcessPoolExecutor(
@@ -77,6 +80,18 @@ def process(jobs: Sequence[Job], workers: int, progress: Progress) -> Iterator[d
         pool.shutdown(wait=False, cancel_futures=True)
         for child in children:
             child.terminate()
+
+
+def sendable(jobs: Sequence[Job]) -> None:
+    """Refuse functions that another process cannot import: a lambda, a function inside a function."""
+    for source in {id(value): value for job in jobs for value in (job.learner, job.stream)}.values():
+        try:
+            pickle.dumps(source)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ArgumentError(
+                f"{getattr(source, '__qualname__', source)} cannot be sent to worker processes ({error}). Define it with `def` "
+                "at the top of a module, or use engine='inline' to run everything in this process."
+            ) from error
 
 
 @contextmanager
@@ -111,6 +126,7 @@ def _enter_worker(queue: Any, parent: int) -> None:
     global _queue
     _queue = queue
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module="everlearn")  # the parent has made the same stream, and said it
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from everlearn.compare.catalog import build_stream, normal, stream_text
+from everlearn.compare.catalog import build_learner, build_stream, normal, stream_text
 from everlearn.compare.catalog import learners as known_learners
 from everlearn.compare.engines import engine_named
-from everlearn.compare.job import Job, LearnerSource, StreamSource
+from everlearn.compare.job import Job, LearnerSource, StreamSource, raise_fault
 from everlearn.compare.summary import HEADLINES, pairs, summarise
 from everlearn.core.budget import Budget
-from everlearn.core.errors import ArgumentError, StateError, check_count
+from everlearn.core.errors import ArgumentError, DataError, StateError, check_count
 from everlearn.core.run import environment
 from everlearn.core.state import write_atomic
 from everlearn.core.stream import Stream
@@ -107,10 +107,12 @@ def compare(
         "budget": repr(budget),
         "device": device,
     }
+    _try(names, sample, model, numbers[0])
     started = monotonic()
     with _held(folder, config, resume) as place:
         jobs = _jobs(names, stream, config, budget, place, resume, device)
         records = _collect(jobs, engine, workers, watch)
+        _some_finished(records)
         config |= {"engine": engine, "command": command}
         record = assemble(records, sample, config, budget, monotonic() - started)
         if place is not None:
@@ -159,6 +161,20 @@ def _known(text: str) -> None:
     name = text.split("(")[0]
     if name not in known_learners():
         raise SpecError(closest("learner", name, known_learners()))
+
+
+def _try(names: Mapping[str, LearnerSource], stream: Stream, model: str, seed: int) -> None:
+    """Build every learner once, so that a wrong argument or a network that does not fit is refused before anything runs."""
+    if len(stream) == 0:
+        raise DataError(f"{stream.name} is empty: there is nothing to learn from.")
+    for source in names.values():
+        if isinstance(source, str):
+            build_learner(source, stream, model, seed)
+
+
+def _some_finished(records: Sequence[dict[str, Any]]) -> None:
+    if all(record["error"] for record in records):
+        raise_fault(records[0], f"no learner finished. {records[0]['label']}: ")
 
 
 def _jobs(

@@ -4,16 +4,17 @@ import hashlib
 import json
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from everlearn.compare.catalog import build_learner, build_stream
+from everlearn.compare.catalog import build_learner, build_stream, told
 from everlearn.core.budget import Budget
-from everlearn.core.errors import ArgumentError, BudgetError, ContractError, InputError, StateError
+from everlearn.core.errors import ArgumentError, BudgetError, ContractError, EverlearnError, InputError, StateError
 from everlearn.core.events import Batch, Boundary
 from everlearn.core.learner import Learner
 from everlearn.core.run import run
@@ -81,19 +82,30 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         record |= {"name": learner.name, "reference": learner.reference, "figures": result.figures, "curve": result.curve}
         record |= {"used": result.used, "sha256": result.sha256, "error": None}
     except LEARNER_FAULTS as error:
-        record |= {
-            "name": re.split(r"\W", job.label)[0],
-            "reference": False,
-            "figures": {},
-            "curve": [],
-            "used": {},
-            "sha256": "",
-        }
-        record |= {"error": str(error)}
+        record |= _failure(job, str(error), type(error))
+    except (OSError, MemoryError, EverlearnError):
+        raise
+    except Exception as error:  # a fault in a learner's or a network's code, most often the user's own
+        record |= _failure(job, told(error), ContractError)
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            write_atomic(place / "traceback.txt", "".join(traceback.format_exception(error)).encode())
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
         write_atomic(place / "record.json", json.dumps(record).encode())
     return record
+
+
+def _failure(job: Job, message: str, kind: type[EverlearnError]) -> dict[str, Any]:
+    name = re.split(r"\W", job.label)[0]
+    nothing = {"name": name, "reference": False, "figures": {}, "curve": [], "used": {}, "sha256": ""}
+    return {**nothing, "error": message, "fault": kind.__name__}
+
+
+def raise_fault(record: dict[str, Any], told: str = "") -> NoReturn:
+    """Raise the error that a record holds, of the kind it was."""
+    kind = next(kind for kind in LEARNER_FAULTS if kind.__name__ == record["fault"])
+    raise kind(told + record["error"])
 
 
 def run_folder(job: Job) -> Path | None:
