@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from everlearn.console import Bar, console, print_comparison, print_figures, print_json, say
+from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError
 
 RUNS = Path("everlearn-runs")
@@ -66,7 +66,9 @@ def compare(
     if track is not None:
         tracker(track)
     place = (
-        Path(folder) if folder else RUNS / f"compare-{_fingerprint(stream, learners, model, seeds, budget, target, time)}"
+        Path(folder)
+        if folder
+        else RUNS / f"compare-{_fingerprint(stream, learners, model, seeds, budget, target, time, baselines, device)}"
     )
     with Bar(f"comparing on {stream}", quiet=json) as bar:
         result = run_comparison(
@@ -83,7 +85,7 @@ def compare(
             resume=resume,
             baselines=baselines,
             device=_device(device),
-            command=shlex.join(["everlearn", *sys.argv[1:]]),
+            command=" ".join(["everlearn", *map(_quoted, sys.argv[1:])]),
             watch=bar.move,
         )
     if track is not None:
@@ -119,7 +121,7 @@ def run(
         device: cpu, cuda, or auto
     """
     from everlearn.compare.catalog import build_budget, normal, stream_text
-    from everlearn.compare.job import Job, run_folder, run_job
+    from everlearn.compare.job import Job, raise_fault, run_folder, run_job
 
     text = stream_text(stream)
     place = folder or str(RUNS / f"run-{_fingerprint(learner, text, model, seed, budget)}")
@@ -130,7 +132,7 @@ def run(
     with Bar(f"{label} on {text}", quiet=json) as bar:
         record = run_job(job, lambda number, share: bar.move(share, int(share == 1), 1))
     if record["error"]:
-        raise ArgumentError(record["error"])
+        raise_fault(record)
     if json:
         return print_json({key: value for key, value in record.items() if key != "curve"})
     print_figures(record["figures"])
@@ -320,7 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = dict(given[given.verb])
     settings.pop("config", None)
     try:
-        return EXAMPLES[given.verb][0](**settings)
+        with plain_warnings():
+            return EXAMPLES[given.verb][0](**settings)
     except EverlearnError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         print(f"everlearn: {error}{notes}", file=sys.stderr)
@@ -344,6 +347,11 @@ def _device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ArgumentError(f"device {name!r} was asked for, but this machine has no CUDA device; use cpu or auto.")
     return name
+
+
+def _quoted(word: str) -> str:
+    """A word as it would be typed in a shell: in double quotes where it holds single ones."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _fingerprint(*settings: Any) -> str:

@@ -1,7 +1,13 @@
 """What the command line shows: progress on standard error, tables and figures on standard output."""
 
 import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+TITLE = 30  # characters; the bar and the time left need the others of a line of 80
 
 
 class Bar:
@@ -20,7 +26,7 @@ class Bar:
             console=Console(stderr=True),
             disable=quiet,
         )
-        self.task = self.progress.add_task(title, total=1.0, runs="")
+        self.task = self.progress.add_task(title if len(title) <= TITLE else title[: TITLE - 1] + "…", total=1.0, runs="")
 
     def __enter__(self) -> "Bar":
         self.progress.start()
@@ -41,6 +47,21 @@ def console() -> Any:
     return Console()
 
 
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show each warning as one line on standard error, without the line of code that it came from."""
+    told = set()
+
+    def show(message: Warning | str, *where: Any, **options: Any) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"everlearn: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 def say(text: str) -> None:
     """Print a line as it is."""
     print(text)
@@ -57,7 +78,10 @@ def print_comparison(record: dict[str, Any]) -> None:
     from everlearn.measure.report import sentences, terminal_table
 
     screen = console()
-    screen.print(terminal_table(record))
+    table = terminal_table(record)
+    note, table.caption = table.caption, None  # under the table it would be as narrow as the table
+    screen.print(table)
+    screen.print(note)
     for question, answers in sentences(record)[:2]:
         screen.print(f"[bold]{question}[/bold]")
         for answer in answers:
