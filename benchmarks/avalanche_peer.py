@@ -39,7 +39,7 @@ def replay(given: Problem, way: str = LEAN) -> Outcome:
     """Experience replay; the memory is balanced over experiences, its default, or a reservoir where experiences are batches."""
     policy = ReservoirSamplingBuffer(CAPACITY) if way == BATCHES else None
     plugin = ReplayPlugin(CAPACITY, batch_size=BATCH, batch_size_mem=REPLAY_BATCH, storage_policy=policy)
-    return _run(given, way, lambda common: Naive(**common, plugins=[plugin]), shuffle=way != BATCHES, memory=plugin)
+    return _run(given, way, lambda common: Naive(**common, plugins=[plugin]), shuffle=True, memory=plugin)
 
 
 def der(given: Problem, way: str = LEAN) -> Outcome:
@@ -74,6 +74,6 @@ def _run(given: Problem, way: str, make, shuffle: bool, memory: ReplayPlugin | N
             for experience in stream:
                 strategy.train(experience, shuffle=shuffle, num_workers=0)
 
-        figures = timed(train, optimizer, given)
+        figures = timed(train, model, given)
     store = getattr(memory or strategy, "storage_policy", None)
     return Outcome(model, *figures, state=weights(model) + (0 if store is None else len(dill.dumps(store))))

@@ -96,11 +96,16 @@ def accuracy(model: nn.Module, given: Problem) -> float:
         return float((model(given.test_x).argmax(1) == given.test_y).double().mean())
 
 
-def timed(train: Callable[[], None], optimizer: torch.optim.Optimizer, given: Problem) -> tuple[int, float, float, float]:
-    """(steps, step_us, seconds, cpu_seconds) of a training. A hook of the optimiser reads the clock after each step, the same
-    for every contender; a step is the time from one reading to the next, data included."""
+def timed(train: Callable[[], None], model: nn.Module, given: Problem) -> tuple[int, float, float, float]:
+    """(steps, step_us, seconds, cpu_seconds) of a training. A hook of the network reads the clock before each forward pass of
+    training, the same for every contender (each makes one a step); a step is the time to the next reading, data included."""
     stamps: list[float] = []
-    handle = optimizer.register_step_post_hook(lambda *_: stamps.append(perf_counter()))
+
+    def stamp(module: nn.Module, inputs: object) -> None:
+        if module.training and torch.is_grad_enabled():
+            stamps.append(perf_counter())
+
+    handle = model.register_forward_pre_hook(stamp)
     started, processor = perf_counter(), process_time()
     train()
     seconds, processor = perf_counter() - started, process_time() - processor

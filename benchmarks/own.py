@@ -46,12 +46,12 @@ def indexed(given: Problem) -> Stream:
 def everlearn(make, given: Problem, stream: Stream) -> Outcome:
     """One run of `make(model, optimizer=..., seed=...)`, without monitors."""
     learner = make(given.network(), optimizer=SGD(lr=LR), seed=given.seed)
-    figures = timed(lambda: run(learner, stream), learner.descent.optimizer, given)
+    figures = timed(lambda: run(learner, stream), learner.descent.model, given)
     return Outcome(learner.descent.model, *figures, state=len(pack(learner.state_dict())[0]))
 
 
 def bare(given: Problem, gathered: bool = False) -> Outcome:
-    """The loop that one writes without a library, with the optimiser that Everlearn uses."""
+    """The loop that one writes without a library, with the optimiser that Everlearn names."""
     model = given.network()
     optimizer = SGD(lr=LR).make(model.parameters())
     batches = given.batches()
@@ -76,7 +76,7 @@ def bare(given: Problem, gathered: bool = False) -> Outcome:
             loss.backward()
             optimizer.step()
 
-    figures = timed(gathering if gathered else prepared, optimizer, given)
+    figures = timed(gathering if gathered else prepared, model, given)
     return Outcome(model, *figures, state=weights(model))
 
 

@@ -14,3 +14,4 @@ for name in "${@:-import_time continual river_wrapper tabular memory_curve}"; do
         .venv-bench/bin/python "benchmarks/$script.py"
     done
 done
+.venv-bench/bin/python benchmarks/readme.py
