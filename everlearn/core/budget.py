@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from everlearn.core.errors import BudgetError, check_count, check_range
-from everlearn.core.events import Batch, rows
+from everlearn.core.events import Batch, Boundary, rows
 from everlearn.core.learner import Learner
 from everlearn.core.spec import describe
 from everlearn.core.store import stores
@@ -96,6 +96,12 @@ class Meter:
         self.labels += count
         self.updates += 1
         return batch
+
+    def announce(self, boundary: Boundary) -> Boundary:
+        """The boundary as it may be heard: where answers are counted, its rows come without them."""
+        if boundary.data is None or boundary.data.y is None or self.budget.labels is None:
+            return boundary
+        return replace(boundary, data=replace(boundary.data, y=None))
 
     def adapted(self) -> None:
         """Count an update that was made from inputs alone."""

@@ -24,7 +24,7 @@ import yaml
 
 from everlearn.core.budget import Budget, Meter, activation_bytes, refuse_activations
 from everlearn.core.errors import InputError, StateError, check_count
-from everlearn.core.events import Batch, Boundary, Event, Metrics, map_x, rows, size, to_device
+from everlearn.core.events import Boundary, Event, map_x, rows, size, to_device
 from everlearn.core.learner import Adapter, Learner
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, sweep, write_atomic
@@ -74,6 +74,7 @@ class Fold:
         prediction, metrics, started, predicted, ended = None, None, 0.0, 0.0, 0.0
         if isinstance(event, Boundary):
             if not meter.closed:
+                event = meter.announce(event)
                 started = predicted = time.perf_counter()
                 learner.boundary(event)
                 ended = time.perf_counter()
@@ -82,7 +83,7 @@ class Fold:
             admitted = meter.admit(event)
             started = time.perf_counter()
             if event.y is None and isinstance(learner, Adapter) and admitted is not None:
-                prediction = learner.adapt(event.x)
+                prediction = learner.adapt(event.x) if self._free else self._measured(learner.adapt, event.x)
                 predicted, admitted = time.perf_counter(), None
                 meter.adapted()
             else:
@@ -90,7 +91,7 @@ class Fold:
                     prediction = learner.predict(event.x)
                 predicted = time.perf_counter()
             if admitted is not None:
-                metrics = self._update(admitted)
+                metrics = learner.update(admitted) if self._free else self._measured(learner.update, admitted)
             ended = time.perf_counter()
         meter.seconds += ended - started
         if self.monitors:
@@ -99,13 +100,14 @@ class Fold:
                 monitor.observe(seen, learner)
         self.position += 1
 
-    def _update(self, batch: Batch) -> Metrics:
-        if self._free or (self.activations and not self._limited) or batch.y is None:
-            return self.learner.update(batch)
-        metrics, used = activation_bytes(lambda: self.learner.update(batch))
+    def _measured(self, learn: Callable[[Any], Any], given: Any) -> Any:
+        """Learn, and hold what is kept for backward passes against the budget (without a limit, only until it is known)."""
+        if self.activations and not self._limited:
+            return learn(given)
+        result, used = activation_bytes(lambda: learn(given))
         self.activations = max(self.activations, used)
         refuse_activations(self.learner, used, self.meter.budget)
-        return metrics
+        return result
 
     def judge(self) -> None:
         """Let the monitors judge the learner on every held-out set."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from everlearn import Batch, Budget, FineTune, Learner, Replay, Retrain, run
+from everlearn import Adapter, Batch, Boundary, Budget, FineTune, Learner, Replay, Retrain, run
 from everlearn.core.budget import Meter, activation_bytes, first_rows
 from everlearn.core.errors import ArgumentError, BudgetError
 from everlearn.core.run import Fold
@@ -114,6 +114,19 @@ def test_boundaries_are_not_heard_when_learning_has_ended(clouds):
 
     run(Deaf(), clouds(35, boundaries=True), budget=Budget(updates=12))
     assert heard == [0, *9 * ["update"], 1, *3 * ["update"]]
+
+
+def test_answers_do_not_come_by_way_of_boundaries(clouds, fine_tune):
+    """A session's rows that are handed over at its beginning keep their inputs; where labels are limited, not their labels."""
+    told = Boundary(1, (0, 1), batch(3))
+    for budget, labelled in ((Budget(), True), (Budget(updates=3), True), (Budget(labels=100), False)):
+        heard = []
+        learner = fine_tune()
+        learner.boundary = heard.append
+        Fold(learner, clouds(1), budget, []).step(told)
+        assert (heard[0].data.y is not None) == labelled
+        assert torch.equal(heard[0].data.x, told.data.x) and heard[0].classes == (0, 1) and heard[0].task == 1
+    assert Meter(Budget(labels=1)).announce(Boundary(2)) == Boundary(2)
 
 
 def test_rows_of_dicts_are_cut_as_well():
@@ -353,6 +366,39 @@ def test_later_updates_that_keep_more_are_refused_as_well():
     assert result.used["activation_bytes"] == 2 * BY_HAND - 4
     with pytest.raises(BudgetError):
         run(Replay(perceptron(), replay_batch=5), Row(rows(), rows()), budget=Budget(activation_bytes=BY_HAND))
+
+
+class Sharpener(Adapter):
+    """Lowers the entropy of its answers."""
+
+    name = "sharpener"
+    parts = ("model",)
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict(self, x):
+        with torch.no_grad():
+            return self.model(x)
+
+    def adapt(self, x):
+        scores = self.model(x)
+        torch.special.entr(scores.softmax(1)).sum().backward()
+        return scores.detach()
+
+    def update(self, batch):
+        return {}
+
+    def boundary(self, boundary):
+        """Nothing."""
+
+
+def test_adapting_is_held_against_the_limit_as_well():
+    unlabelled = Batch(rows().x)
+    result = run(Sharpener(perceptron()), Row(unlabelled), budget=Budget(activation_bytes=10**6))
+    assert result.used["activation_bytes"] == 4 * BATCH * (INPUTS + HIDDEN + CLASSES)
+    with pytest.raises(BudgetError, match="sharpener"):
+        run(Sharpener(perceptron()), Row(unlabelled), budget=Budget(activation_bytes=BATCH))
 
 
 def test_counting_activations_changes_no_bit(clouds, replay):

@@ -189,7 +189,13 @@ def boundaries_are_accepted(trial: Trial) -> None:
     """boundaries of every kind are accepted, before and after learning"""
     problem = trial.problem
     batch = problem.batches[0]
-    kinds = (Boundary(None), Boundary(3), Boundary(4, tuple(batch.y.unique().tolist())), Boundary(5, (), batch))
+    kinds = (
+        Boundary(None),
+        Boundary(3),
+        Boundary(4, tuple(batch.y.unique().tolist())),
+        Boundary(5, (), batch),
+        Boundary(6, (), replace(batch, y=None)),
+    )
     for boundary in kinds:
         learner = trial.fresh()
         for event in (boundary, *problem.events, boundary, problem.batches[-1]):
