@@ -43,7 +43,10 @@ def capture(value: Any) -> Any:
     if isinstance(value, numpy.integer):
         return int(value)
     if isinstance(value, Mapping):
-        return {str(key): capture(item) for key, item in value.items()}
+        state = {str(key): capture(item) for key, item in value.items()}
+        if len(state) != len(value):
+            raise StateError(f"two keys of a dict have the same text, so one would be lost: {sorted(map(repr, value))}.")
+        return state
     if isinstance(value, (list, tuple)):
         return [capture(item) for item in value]
     if hasattr(value, "parts"):
@@ -89,6 +92,8 @@ def restore(value: Any, state: Any) -> Any:
         return {key: restore(item, state[str(key)]) for key, item in value.items()}
     elif isinstance(value, (list, tuple)):
         return type(value)(_restore_items(value, state)) if type(value) in (list, tuple) else capture(state)
+    elif isinstance(value, Tensor) and isinstance(state, Tensor):
+        return state.detach().to(value.device, copy=True)
     else:
         return capture(state)
     return value

@@ -383,7 +383,7 @@ FAULTS = {
     ),
     "a dict with numbers for keys": (
         {"parts": (*PARTS, "counts"), "begin": begins(counts=dict), "learn": _means},
-        "goes on to other bits|keys come back as text",
+        "keys of a dict come back as text",
     ),
     "a state that goes on living": ({"state_dict": live_state}, "later updates changed"),
     "a state that is borrowed": (

@@ -103,6 +103,16 @@ def test_what_is_no_state_is_refused_by_its_type(value):
         capture(value)
 
 
+def test_keys_that_would_become_one_are_refused():
+    assert capture({1: "a", 2: "b"}) == {"1": "a", "2": "b"}
+    with pytest.raises(StateError, match="two keys of a dict have the same text"):
+        capture({1: "a", "1": "b"})
+
+
+def test_a_tensor_comes_back_on_the_device_where_it_stood():
+    assert restore(torch.zeros(2, device="meta"), torch.ones(2)).device.type == "meta"
+
+
 def test_the_mark_of_tensors_is_refused_as_a_key():
     with pytest.raises(StateError, match=r"may not use the key '\$tensor'"):
         pack({TENSOR: "0"})
