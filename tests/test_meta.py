@@ -325,6 +325,8 @@ def test_learners_and_agents_have_a_row_in_the_docs_a_reference_and_a_public_nam
 
 def is_tested(path):
     """A test file of its name. The report is one unit: its parts may be tested through the parts that use them."""
+    if path.stem == "__init__":
+        return is_tested(path.parent / "page.py")
     if list((TOP / "tests").rglob(f"test_{path.stem}.py")) or list(
         (TOP / "tests").rglob(f"test_{path.parent.name}_{path.stem}.py")
     ):
