@@ -1,5 +1,6 @@
 """Export a finished comparison to MLflow or TensorBoard. The run folder stays the truth; these are copies of it."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,14 @@ def _to_tensorboard(record: dict[str, Any], folder: Path) -> None:
 
 
 def _to_mlflow(record: dict[str, Any], folder: Path) -> None:
-    import mlflow
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"file:{(folder / 'mlruns').resolve()}")
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # files need no database library; mlflow asks for a word
+    client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"file:{(folder / 'mlruns').resolve()}")
     title = record["stream"]["name"]
     found = client.get_experiment_by_name(title)
     experiment = found.experiment_id if found else client.create_experiment(title)
-    del mlflow
     for learner in record["learners"]:
         for run in learner["runs"]:
             started = client.create_run(experiment, run_name=f"{learner['label']} seed {run['seed']}")

@@ -37,6 +37,7 @@ class Column:
 
     @property
     def missing(self) -> numpy.ndarray:
+        """(rows,) bool: whether the cell is empty."""
         return numpy.isnan(self.values) if self.categories is None else self.values < 0
 
 

@@ -47,6 +47,7 @@ class Data:
 
     @property
     def schema(self) -> Schema:
+        """What one row looks like."""
         return Schema(tuple(self.x.shape[1:]), self.x.dtype, self.classes, self.features)
 
     def split(self, fraction: float, seed: int) -> tuple["Data", "Data"]:

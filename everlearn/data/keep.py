@@ -58,7 +58,8 @@ class Rule(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def make(self) -> Keeper: ...
+    def make(self) -> Keeper:
+        """A keeper that has seen nothing."""
 
     def __repr__(self) -> str:
         return describe(self)
@@ -73,6 +74,7 @@ class ReservoirKeeper(Keeper):
     def plan(
         self, count: int, labels: list[int], values: Fields, held: Fields, stored: int, room: int, seen: int, random
     ) -> Plan:
+        """Every row seen so far is equally likely to be kept."""
         append = min(count, room - stored)
         if append == count:
             return Plan(append, stored + append)
@@ -94,6 +96,7 @@ class RingKeeper(Keeper):
     def plan(
         self, count: int, labels: list[int], values: Fields, held: Fields, stored: int, room: int, seen: int, random
     ) -> Plan:
+        """The newest rows take the places of the oldest."""
         append = min(count, room - stored)
         rows = list(range(max(append, count - room), count))
         return Plan(append, stored + append, [(seen + row) % room for row in rows], rows)
@@ -120,6 +123,7 @@ class BalancedKeeper(Keeper):
     def plan(
         self, count: int, labels: list[int], values: Fields, held: Fields, stored: int, room: int, seen: int, random
     ) -> Plan:
+        """Rows of the largest class make room."""
         append = min(count, room - stored)
         for row, label in enumerate(labels[:append]):
             self.members.setdefault(label, []).append(stored + row)
@@ -198,6 +202,7 @@ class HerdingKeeper(Keeper):
     def plan(
         self, count: int, labels: list[int], values: Fields, held: Fields, stored: int, room: int, seen: int, random
     ) -> Plan:
+        """Each class keeps the rows whose mean is nearest to its own."""
         order = list(self.members)
         quota = dict.fromkeys(order, room // len(order)) if len(order) <= room else dict.fromkeys(order[:room], 1)
         features = _features(values)

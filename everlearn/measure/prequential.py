@@ -52,10 +52,12 @@ class Tally:
 
     @property
     def rows(self) -> int:
+        """Rows counted."""
         return int(self.labelled.sum())
 
     @property
     def hits(self) -> int:
+        """Rows counted whose answer was right."""
         return int(self.right.sum())
 
 

@@ -33,6 +33,7 @@ class StudyResult:
 
     @property
     def verdict(self) -> str:
+        """HOLDS, DOES NOT HOLD or TOO SMALL TO TELL."""
         return self.record["verdict"]
 
     def text(self) -> str:

@@ -89,10 +89,11 @@ class Study(ABC):
 
 def overall(judged: Sequence[Mapping[str, Any]]) -> str:
     """The verdict of a study from those of its claims."""
-    if any(claim["control"] and claim["verdict"] == HOLDS for claim in judged):
-        return UNCLEAR
     verdicts = {claim["verdict"] for claim in judged if not claim["control"]}
-    return FAILS if FAILS in verdicts else UNCLEAR if UNCLEAR in verdicts else HOLDS
+    if FAILS in verdicts:
+        return FAILS
+    controls = {claim["verdict"] for claim in judged if claim["control"]}
+    return HOLDS if verdicts == {HOLDS} and controls <= {FAILS} else UNCLEAR
 
 
 @cache

@@ -12,6 +12,7 @@ from everlearn import Batch, Boundary, FineTune, run
 from everlearn.core.monitor import Step
 from everlearn.measure.cost import BINS, PER_OCTAVE, SHORTEST, Cost, Times, process_peak_bytes
 from everlearn.measure.prequential import Prequential
+from everlearn.optim.optimizers import SGD
 
 
 @given(some.lists(some.floats(1e-6, 1000.0), min_size=1, max_size=200), some.sampled_from([0.01, 0.5, 0.9, 0.99, 1.0]))
@@ -65,7 +66,9 @@ def test_figures_of_a_run(incremental, network):
     found = result.figures["cost"]
     weights = 4 * (4 * 16 + 16 + 16 * 3 + 3)
     assert found["model_bytes"] == weights
-    assert found["peak_memory_bytes"] == 2 * weights  # weights and gradients
+    assert found["peak_memory_bytes"] == weights  # plain descent keeps no gradient between steps
+    heavy = run(FineTune(network(), optimizer=SGD(momentum=0.9)), incremental(), monitors=[Prequential(), Cost()])
+    assert heavy.figures["cost"]["peak_memory_bytes"] == 3 * weights  # weights, gradients and momentum
     assert found["predict_rows"] == 8.0
     assert 0.0 < found["update_ms"] <= found["seconds"] * 1000
     assert found["predict_ms_p50"] <= found["predict_ms_p99"]

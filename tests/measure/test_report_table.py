@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from everlearn.measure.report import terminal_summary, terminal_table
 from everlearn.measure.report.measures import BY_KEY, COLUMNS
 from everlearn.measure.report.table import columns_of, lines
+from everlearn.measure.report.terminal import terminal_summary, terminal_table
 
 records = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_report_records.py"))))
 

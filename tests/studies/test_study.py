@@ -36,7 +36,8 @@ def test_the_difference_is_shown_without_the_margin():
         ([HOLDS, FAILS], FAILS, FAILS),
         ([HOLDS, UNCLEAR], FAILS, UNCLEAR),
         ([HOLDS, HOLDS], HOLDS, UNCLEAR),
-        ([HOLDS, HOLDS], UNCLEAR, HOLDS),
+        ([HOLDS, HOLDS], UNCLEAR, UNCLEAR),
+        ([HOLDS, FAILS], HOLDS, FAILS),
     ],
 )
 def test_the_whole_follows_from_the_claims_and_the_control(verdicts, control, whole):

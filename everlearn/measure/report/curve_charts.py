@@ -31,6 +31,7 @@ ALARMS = 200  # alarms of one detector and seed
 
 
 def held_out(scene: Scene) -> Chart | None:
+    """Average accuracy over the held-out sets at each checkpoint."""
     checkpoints = scene.stream.get("checkpoints") or []
     rows = _curves(scene, "matrix", "average_accuracy", only=checkpoints, bounds=(0.0, 1.0))
     single = len(scene.stream.get("held_out") or []) == 1
@@ -42,6 +43,7 @@ def held_out(scene: Scene) -> Chart | None:
 
 
 def prequential(scene: Scene) -> Chart | None:
+    """Accuracy on incoming rows, over a sliding window."""
     rows = _curves(scene, "prequential", "accuracy", bounds=(0.0, 1.0))
     title = _ends(scene, rows, "on the data that came last")
     note = "Accuracy of answers given before their labels were known, over a sliding window: mean over seeds, with its 95 % interval."
@@ -58,6 +60,7 @@ def _ends(scene: Scene, rows: Sequence[Mapping[str, Any]], where: str) -> str:
 
 
 def memory(scene: Scene) -> Chart | None:
+    """Bytes held for replay as the stream goes."""
     rows = _curves(scene, "memory", "bytes")
     users = {row["learner"] for row in rows if row["mean"] > 0}
     rows = [row for row in rows if row["learner"] in users]
@@ -72,6 +75,7 @@ def memory(scene: Scene) -> Chart | None:
 
 
 def plasticity(scene: Scene) -> Chart | None:
+    """Active units, effective rank and weight norm as the stream goes."""
     import altair as alt
 
     measures = {"active_units": "Active units (%)", "effective_rank": "Effective rank", "weight_norm": "Weight norm"}

@@ -50,6 +50,7 @@ class Scene:
 
     @property
     def stream(self) -> Mapping[str, Any]:
+        """The part of the record that describes the stream."""
         return self.record.get("stream") or {}
 
     def short(self, label: str | None) -> str:
@@ -63,6 +64,7 @@ class Scene:
 
 
 def shown_looks(scene: Scene) -> dict[str, Look]:
+    """The look of each learner that is drawn."""
     return {entry["label"]: scene.looks[entry["label"]] for entry in scene.learners}
 
 
@@ -73,6 +75,7 @@ def present(scene: Scene, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def color(scene: Scene) -> Any:
+    """Learners by colour, the same in every chart."""
     import altair as alt
 
     domain = shown_looks(scene)
@@ -81,6 +84,7 @@ def color(scene: Scene) -> Any:
 
 
 def dash(scene: Scene) -> Any:
+    """Learners by dash, the same in every chart."""
     import altair as alt
 
     domain = shown_looks(scene)
@@ -96,12 +100,14 @@ def focused(full: float, faint: float = 0.12) -> Any:
 
 
 def shade(key: str) -> Any:
+    """Opacity that grows with a share 0..1."""
     import altair as alt
 
     return alt.Opacity(f"{key}:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.05, 1], clamp=True))
 
 
 def event_axis(domain: list[int] | None = None) -> Any:
+    """The time axis of the stream, in events."""
     import altair as alt
 
     scale = alt.Scale(nice=False, domain=domain) if domain else alt.Scale(nice=False, zero=False)
@@ -111,12 +117,14 @@ def event_axis(domain: list[int] | None = None) -> Any:
 
 
 def names_axis(size: int = 12) -> Any:
+    """An axis of names, without lines."""
     import altair as alt
 
     return alt.Axis(labelLimit=120, ticks=False, domain=False, labelFontSize=size, grid=False)
 
 
 def header() -> Any:
+    """The heading of small multiples."""
     import altair as alt
 
     return alt.Header(
@@ -125,12 +133,14 @@ def header() -> Any:
 
 
 def told_learner() -> Any:
+    """The learner in a tooltip."""
     import altair as alt
 
     return alt.Tooltip("learner:N", title="Learner")
 
 
 def told_event() -> Any:
+    """The event in a tooltip."""
     import altair as alt
 
     return alt.Tooltip("event:Q", title="Event", format=",")
@@ -165,6 +175,7 @@ def rules(scene: Scene) -> list[Any]:
 
 
 def rules_note(scene: Scene) -> str:
+    """What the vertical lines of a chart mean, in words."""
     kinds = {what for _, what in _marks(scene)}
     told = {
         "the data changes": "Dashed lines: known changes of the data.",
@@ -174,6 +185,7 @@ def rules_note(scene: Scene) -> str:
 
 
 def spec(chart: Any, description: str) -> dict[str, Any]:
+    """The Vega-Lite document of a chart, with its description for those who cannot see it."""
     spec = chart.to_dict()
     spec.pop("config", None)
     spec["description"] = description.replace("`", "")

@@ -1,0 +1,47 @@
+"""Lists, explanations, references, and the contract by name."""
+
+import pytest
+
+from everlearn.compare.listing import KINDS, check_named, explain, listing, references
+from everlearn.core.errors import ArgumentError, SpecError
+from everlearn.studies.study import studies
+
+
+def test_every_component_has_a_line():
+    found = listing("all", studies())
+    assert set(found) == set(KINDS)
+    for group, rows in found.items():
+        assert rows, group
+        assert all(name and line for name, line in rows), group
+
+
+def test_one_kind_alone():
+    assert list(listing("learners", {})) == ["learners"]
+    with pytest.raises(ArgumentError, match="did you mean 'learners'"):
+        listing("lerners", {})
+
+
+def test_an_explanation_has_arguments_with_defaults():
+    found = explain("replay", {})
+    assert found["signature"].startswith("replay(model, capacity=500, keep=reservoir(), replay_batch=32")
+    assert "Chaudhry" in found["doc"]
+
+
+def test_an_unknown_component_is_answered_with_the_closest():
+    with pytest.raises(SpecError, match="did you mean 'replay'"):
+        explain("repaly", {})
+
+
+def test_references_are_the_papers_alone():
+    found = references("derpp", {})
+    assert any("2004.07211" in line for line in found)
+    assert not any("Differs" in line for line in found)
+    assert references("prefix", {}) == ["prefix is not from a publication."]
+
+
+def test_an_agent_is_held_to_the_contract_of_agents():
+    assert any("act" in line for line in check_named("uniform(actions=3)"))
+
+
+def test_an_estimator_is_held_to_the_contract_of_learners():
+    assert any("bad input" in line for line in check_named("sklearn(GaussianNB())"))
