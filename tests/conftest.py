@@ -15,4 +15,6 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.skipped and os.environ.get("EVERLEARN_NO_SKIPS"):
         report.outcome = "failed"
-        report.longrepr = f"skipped where nothing may be skipped: {item.nodeid}: {call.excinfo.value if call.excinfo else ''}"
+        report.longrepr = (
+            f"skipped where nothing may be skipped: {item.nodeid}: {call.excinfo.value if call.excinfo else ''}"
+        )

@@ -1,6 +1,8 @@
 """Plain fine-tuning: one gradient step on each batch as it comes. The baseline that forgets.
 
     loss = cross_entropy(model(x), y)
+
+It is the learner that replay with an empty memory, or a penalty of strength zero, must equal to the bit.
 """
 
 from torch import Tensor, nn

@@ -1,6 +1,8 @@
 """Networks that were trained elsewhere: weights from a safetensors file, or a classifier of the Hugging Face hub.
 
     pretrained(mymodule:build, 'weights.safetensors')      huggingface('folder-or-name')
+
+Both are names for call strings, wherever a network is asked for.
 """
 
 import inspect

@@ -52,6 +52,8 @@ def mlp(schema: Schema, hidden: tuple[int, ...] = (100,)) -> nn.Module:
     >>> network(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape
     torch.Size([2, 10])
     """
+    if not isinstance(hidden, (tuple, list)):
+        raise ArgumentError(f"mlp: hidden must be the widths of the hidden layers such as (100,), got {hidden!r}.")
     for width in hidden:
         check_count("mlp", "a width in hidden", width)
     layers = _front("mlp", schema)

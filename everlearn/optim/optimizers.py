@@ -32,9 +32,7 @@ class SGD:
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The torch optimiser over these parameters."""
-        return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
-        )
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
 
     def __repr__(self) -> str:
         return describe(self)
