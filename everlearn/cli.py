@@ -8,7 +8,7 @@ import hashlib
 import json
 import shlex
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def compare(
     track: str | None = None,
     stream: str = "digits",
     *,
-    source: str | None,
+    source: str | None = None,
     resume: bool,
     baselines: bool,
     json: bool,
@@ -244,8 +244,10 @@ def check(learner: str, *, json: bool) -> int:
     Args:
         learner: a call string such as replay(capacity=500) or package.module:MyLearner(rate=2)
     """
+    from everlearn.compare.job import reach
     from everlearn.compare.listing import check_named
 
+    reach(["", str(Path.cwd())])
     passed = check_named(learner)
     if json:
         return print_json({"learner": learner, "passed": passed})
@@ -272,6 +274,16 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
     "show": (show, "  everlearn show derpp\n  everlearn show everlearn-runs/compare-1a2b3c4d"),
     "cite": (cite, "  everlearn cite derpp"),
     "check": (check, '  everlearn check "replay(capacity=50)"\n  everlearn check mymodule:MyLearner'),
+}
+PLACES = {
+    "compare": "[STREAM]",
+    "run": "LEARNER STREAM",
+    "study": "NAME",
+    "report": "FOLDER",
+    "list": "[KIND]",
+    "show": "NAME",
+    "cite": "NAME",
+    "check": "LEARNER",
 }
 KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"
 SWITCHES = {
@@ -300,12 +312,17 @@ def parser() -> Any:
     verbs = root.add_subcommands(dest="verb", required=True)
     for verb, (function, examples) in EXAMPLES.items():
         summary = (inspect.getdoc(function) or "").split("\n\n")[0]
-        part = ArgumentParser(description=f"{summary}\n\nexamples:\n{examples}", epilog=EXIT_CODES, formatter_class=Layout)
+        part = ArgumentParser(
+            usage=f"everlearn {verb} {PLACES[verb]} [options]",  # one line, because it stands before every error as well
+            description=f"{summary}\n\nexamples:\n{examples}",
+            epilog=EXIT_CODES,
+            formatter_class=Layout,
+        )
         part.add_argument("--config", action="config", help="a YAML file with the same names as the flags")
         parameters = inspect.signature(function).parameters
         if verb == "compare":  # a positional default would win over --config, so the option beside it has the default
-            told = "a call string, a data set's name, or a CSV or Parquet file (default: digits)"
-            part.add_argument("source", nargs="?", metavar="STREAM", help=told)
+            told = "a call string, a data set's name, a CSV or Parquet file, or a folder of images (digits, where none is given)"
+            part.add_argument("source", nargs="?", metavar="STREAM", default=SUPPRESS, help=told)
         if verb == "list":
             part.add_argument("kind", nargs="?", default="all", help=KINDS)
         part.add_function_arguments(function, as_group=False, as_positional=True, skip={*SWITCHES, "source", "kind"})
@@ -346,6 +363,8 @@ def _device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ArgumentError(f"device {name!r} was asked for, but this machine has no CUDA device; use cpu or auto.")
+    if name != "cpu" and not name.startswith("cuda"):
+        raise ArgumentError(f"device must be cpu, cuda, cuda:NUMBER or auto, got {name!r}.")
     return name
 
 

@@ -1,8 +1,10 @@
 """The command line as its users type it."""
 
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -149,3 +151,69 @@ def test_the_installed_command_completes_in_a_shell():
         [sys.executable, "-m", "everlearn.cli", "--print_shtab", "bash"], capture_output=True, text=True, check=True
     )
     assert "compare" in script.stdout
+
+
+def test_a_wrong_flag_is_answered_in_few_lines(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--sedes", "3"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "--sedes" in error
+    assert len(error.splitlines()) <= 4
+
+
+def test_the_installed_command_finds_modules_in_the_folder_where_one_stands(tmp_path):
+    (tmp_path / "own_place.py").write_text(
+        "from torch import nn\nfrom everlearn import FineTune\n"
+        "def build(schema):\n    return nn.Linear(schema.shape[0], schema.outputs)\n"
+        "class Mine(FineTune):\n    name = 'mine'\n"
+    )
+    command = str(Path(sys.executable).with_name("everlearn"))
+    compared = [
+        "compare",
+        "split(iris, experiences=3)",
+        "--model",
+        "own_place:build",
+        "--learners",
+        "fine_tune",
+        "--seeds",
+        "1",
+    ]
+    for arguments, code, words in ((["check", "own_place:Mine"], 6, "final class FineTune"), (compared, 0, "")):
+        ended = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.returncode == code, ended.stderr
+        assert words in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "splt(digits)"], "unknown scenario or data set 'splt'; did you mean 'split'?"),
+        (["compare", "--workers", "0"], "workers must be an int >= 1, got 0"),
+        (["compare", "--device", "tpu"], "device must be cpu, cuda, cuda:NUMBER or auto, got 'tpu'"),
+    ],
+)
+def test_more_names_that_mean_nothing(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_in_the_record_can_be_typed_again(tmp_path, monkeypatch):
+    words = [
+        "compare",
+        "split(load('iris'), experiences=3)",
+        "--learners",
+        "fine_tune",
+        "--seeds",
+        "1",
+        "--engine",
+        "inline",
+    ]
+    words += ["--folder", str(tmp_path), "--json"]
+    monkeypatch.setattr(sys, "argv", ["everlearn", *words])
+    assert main(words) == 0
+    typed = json.loads((tmp_path / "result.json").read_text())["config"]["command"]
+    assert "\"split(load('iris'), experiences=3)\"" in typed
+    assert shlex.split(typed) == ["everlearn", *words]

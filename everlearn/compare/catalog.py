@@ -133,7 +133,8 @@ def _seeded(call: Call, names: Mapping[str, Any], unknown: Any, seed: int) -> An
     """Build a scenario, handing the seed down."""
     if not isinstance(call, Call):
         return call
-    target = lookup(call.name, names, "scenario or data set", unknown)
+    bare = not call.args and not call.kwargs  # only a name alone can be a data set that `load` finds
+    target = lookup(call.name, names, "scenario or data set", unknown if bare else None)
     if not callable(target):
         return target
     args = [_seeded(item, names, unknown, seed) for item in call.args]

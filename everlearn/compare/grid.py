@@ -16,7 +16,7 @@ import yaml
 from everlearn.compare.catalog import build_learner, build_stream, normal, stream_text
 from everlearn.compare.catalog import learners as known_learners
 from everlearn.compare.engines import engine_named
-from everlearn.compare.job import Job, LearnerSource, StreamSource, raise_fault
+from everlearn.compare.job import Job, LearnerSource, StreamSource, raise_fault, reach
 from everlearn.compare.summary import HEADLINES, pairs, summarise
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, StateError, check_count
@@ -94,8 +94,9 @@ def compare(
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     check_count("compare", "seeds", len(numbers))
     budget = budget or Budget()
-    workers = workers or os.cpu_count() or 1
+    workers = (os.cpu_count() or 1) if workers is None else workers
     check_count("compare", "workers", workers)
+    reach(["", os.getcwd()])  # mymodule:build in the folder where one stands
     if isinstance(stream, str):
         stream = stream_text(stream, target=target, time=time)
     sample = build_stream(stream, numbers[0]) if isinstance(stream, str) else stream(numbers[0])
@@ -129,7 +130,7 @@ def load_comparison(folder: str | Path) -> Comparison:
     try:
         record = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise StateError(f"{path} does not exist: no finished comparison lies in {folder}.") from error
+        raise StateError(f"{path} does not exist: no finished comparison lies in the folder {str(folder)!r}.") from error
     except (OSError, ValueError) as error:
         raise StateError(f"{path} cannot be read: {error}") from error
     if record.get("kind") != "comparison":

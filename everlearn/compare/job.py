@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,9 +51,7 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
 
     A record on disk is used again only if the stream still gives the same events.
     """
-    for folder in reversed(job.path):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    reach(job.path)
     stream = build_stream(job.stream, job.seed) if isinstance(job.stream, str) else job.stream(job.seed)
     fingerprint = fingerprint_of(stream)
     place = run_folder(job)
@@ -94,6 +92,13 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         place.mkdir(parents=True, exist_ok=True)
         write_atomic(place / "record.json", json.dumps(record).encode())
     return record
+
+
+def reach(folders: Sequence[str]) -> None:
+    """Let modules in these folders be imported, the first folder first."""
+    for folder in reversed(folders):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
 
 
 def _failure(job: Job, message: str, kind: type[EverlearnError]) -> dict[str, Any]:
