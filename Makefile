@@ -28,7 +28,7 @@ lint: .venv/developed
 	$(BIN)/pip check
 
 docs: .venv/developed
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 serve-docs: .venv/developed
 	$(BIN)/mkdocs serve
