@@ -248,6 +248,17 @@ def assemble(
     }
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    """The settings of the comparison that lies in a folder."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise StateError(f"{path} cannot be read: {' '.join(str(error).split())}. Start anew with --no-resume.") from error
+    if not isinstance(found, dict):
+        raise StateError(f"{path} does not hold the settings of a comparison. Start anew with --no-resume.")
+    return found
+
+
 @contextmanager
 def _held(folder: str | Path | None, config: dict[str, Any], resume: bool) -> Iterator[Path | None]:
     """The folder of a comparison, held by this process alone; refused where another comparison lies in it."""
@@ -267,7 +278,7 @@ def _held(folder: str | Path | None, config: dict[str, Any], resume: bool) -> It
             raise StateError(f"{place} is in use by another process; wait for it, or choose another --folder.") from error
         path = place / CONFIG
         if path.exists() and resume:
-            standing = yaml.safe_load(path.read_text())
+            standing = _settings(path)
             differ = [key for key in config if standing.get(key) != config[key]]
             if differ:
                 told = "; ".join(f"{key}: {standing.get(key)!r} there, {config[key]!r} now" for key in differ)
