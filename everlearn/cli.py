@@ -6,6 +6,7 @@ Exit codes are those of core/errors.py, 1 for a claim or contract that does not 
 
 import hashlib
 import json
+import os
 import shlex
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
-from everlearn.core.errors import ArgumentError, EverlearnError
+from everlearn.core.errors import ArgumentError, EverlearnError, StateError
 
 RUNS = Path("everlearn-runs")
 
@@ -192,8 +193,8 @@ def list_(*, kind: str, json: bool) -> int:
 
     for group, rows in found.items():
         table = Table(title=group, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
-        for name, line in rows:
-            table.add_row(name, line)
+        for (name, line), (_, before) in zip(rows, [("", ""), *rows], strict=False):
+            table.add_row(name, "the same" if line == before else line)
         console().print(table)
     return 0
 
@@ -345,6 +346,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         print(f"everlearn: {error}{notes}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `everlearn list | head` has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        return 0
+    except OSError as error:
+        print(f"everlearn: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return StateError.exit_code
     except KeyboardInterrupt:
         print("everlearn: interrupted. The same command goes on where this one stopped.", file=sys.stderr)
         return 130

@@ -217,3 +217,15 @@ def test_the_command_in_the_record_can_be_typed_again(tmp_path, monkeypatch):
     typed = json.loads((tmp_path / "result.json").read_text())["config"]["command"]
     assert "\"split(load('iris'), experiences=3)\"" in typed
     assert shlex.split(typed) == ["everlearn", *words]
+
+
+def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["study", "replay", "--folder", str(tmp_path / "file" / "x")]) == 4
+    assert capsys.readouterr().err.splitlines()[-1] == f"everlearn: {tmp_path / 'file' / 'x' / 'cells'}: Not a directory."
+
+
+def test_a_reference_is_cited_once_in_its_longest_words(capsys):
+    assert main(["cite", "derpp", "--json"]) == 0
+    (cited,) = json.loads(capsys.readouterr().out)["references"]
+    assert "Dark experience" in cited

@@ -67,8 +67,19 @@ def references(name: str, studies: Mapping[str, Any]) -> list[str]:
     value = _find(name, studies)
     text = f"{inspect.getdoc(value) or ''}\n\n{inspect.getdoc(inspect.getmodule(value)) or ''}"
     blocks = re.findall(r"References?:\s*(.+?)(?:\n\s*\n|\nDiffers from|\Z)", text, flags=re.DOTALL)
-    found = list(dict.fromkeys(re.sub(r"\s+", " ", block).strip() for block in blocks))
+    found = _longest([re.sub(r"\s+", " ", block).strip() for block in blocks])
     return found or [f"{name} is not from a publication."]
+
+
+def _longest(found: list[str]) -> list[str]:
+    """References without those that another one holds in more words: the same "Authors (year)" at the beginning."""
+    work = {text: re.match(r".*?\(\d{4}\)", text) for text in found}
+    kept = []
+    for text, begins in work.items():
+        longer = [other for other in work if len(other) > len(text) and begins and begins[0] in other]
+        if not longer:
+            kept.append(text)
+    return kept
 
 
 def check_named(text: str) -> list[str]:

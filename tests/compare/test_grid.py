@@ -143,7 +143,7 @@ def test_another_process_on_the_same_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("content", ["a: [", "only words", "\x00"])
 def test_unreadable_settings_are_named_and_can_be_started_anew(content, tmp_path):
     (tmp_path / "comparison.yaml").write_text(content)
-    with pytest.raises(StateError, match="comparison.yaml .*--no-resume"):
+    with pytest.raises(StateError, match=r"comparison\.yaml .*--no-resume"):
         compare("fine_tune", "iid(iris)", seeds=1, engine="inline", folder=tmp_path, baselines=False)
     compare("fine_tune", "iid(iris)", seeds=1, engine="inline", folder=tmp_path, baselines=False, resume=False)
     assert (tmp_path / "result.json").exists()
