@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from everlearn.compare.catalog import build_learner, build_stream, normal, stream_text
+from everlearn.compare.catalog import build_budget, build_learner, normal, stream_text
 from everlearn.compare.catalog import learners as known_learners
 from everlearn.compare.engines import engine_named
-from everlearn.compare.job import Job, LearnerSource, StreamSource, raise_fault, reach
+from everlearn.compare.job import Job, LearnerSource, StreamSource, raise_fault, reach, stream_of
 from everlearn.compare.summary import HEADLINES, pairs, summarise
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, StateError, check_count
@@ -50,6 +50,23 @@ class Comparison:
         labels = [learner["label"] for learner in self.record["learners"]]
         raise ArgumentError(f"no learner {label!r} in this comparison; there are: {', '.join(labels)}.")
 
+    def __str__(self) -> str:
+        """The verdict in a sentence, and each learner's score: mean and half-width of its 95 % interval."""
+        from everlearn.measure.report import verdict_sentence
+
+        rows = [verdict_sentence(self.record)]
+        for learner in self.record["learners"]:
+            score = learner["summary"].get("score")
+            shown = f"failed: {learner['error']}"
+            if score is not None:
+                shown = (
+                    f"{score['mean']:.3f}"
+                    if score["low"] is None
+                    else f"{score['mean']:.3f} ± {score['high'] - score['mean']:.3f}"
+                )
+            rows.append(f"{learner['label']}  {shown}")
+        return "\n".join(rows)
+
     def report(self, path: str | Path) -> Path:
         """Write the report to a file of its own."""
         from everlearn.measure.report import write_report
@@ -64,7 +81,7 @@ def compare(
     *,
     model: str = "auto",
     seeds: int | Sequence[int] = 3,
-    budget: Budget | None = None,
+    budget: Budget | str | None = None,
     target: str | None = None,
     time: str | None = None,
     engine: str = "process",
@@ -85,6 +102,7 @@ def compare(
     seeds: how many (0, 1, ...), or which; one seed seeds class order, network, memory and learner;
     engine: "process", "inline", "ray" or a Ray address; workers: processes at once (all processors by default);
     folder: where runs, result.json and report.html go; the same call on the same folder goes on where it stopped;
+    budget: limits, as a Budget or a call string such as "budget(replay=500)";
     baselines: whether frozen, fine_tune and retrain are added where they are not named;
     watch: called with (share done 0..1, runs done, runs in all).
 
@@ -93,13 +111,18 @@ def compare(
     names = _named(learners, baselines)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     check_count("compare", "seeds", len(numbers))
-    budget = budget or Budget()
+    wrong = [seed for seed in numbers if not isinstance(seed, int)]
+    if wrong:
+        raise ArgumentError(f"compare: a seed must be an int, got {wrong[0]!r}.")
+    budget = build_budget(budget) if isinstance(budget, str) else budget or Budget()
+    if not isinstance(budget, Budget):
+        raise ArgumentError(f"compare: budget must be a Budget or 'budget(labels=1000)', got {type(budget).__name__}.")
     workers = (os.cpu_count() or 1) if workers is None else workers
     check_count("compare", "workers", workers)
     reach(["", os.getcwd()])  # mymodule:build in the folder where one stands
     if isinstance(stream, str):
         stream = stream_text(stream, target=target, time=time)
-    sample = build_stream(stream, numbers[0]) if isinstance(stream, str) else stream(numbers[0])
+    sample = stream_of(stream, numbers[0])
     config = {
         "stream": sample.name if not isinstance(stream, str) else stream,
         "model": normal(model),

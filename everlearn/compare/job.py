@@ -52,7 +52,7 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     A record on disk is used again only if the stream still gives the same events.
     """
     reach(job.path)
-    stream = build_stream(job.stream, job.seed) if isinstance(job.stream, str) else job.stream(job.seed)
+    stream = stream_of(job.stream, job.seed)
     fingerprint = fingerprint_of(stream)
     place = run_folder(job)
     done = None if place is None or not job.resume else _finished(place / "record.json", fingerprint, job)
@@ -65,6 +65,8 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
             learner = build_learner(job.learner, stream, job.model, job.seed)
         else:
             learner = job.learner(stream.schema, job.seed)
+            if not isinstance(learner, Learner):
+                raise ArgumentError(f"the function of {job.label!r} must give a learner, got {type(learner).__name__}.")
         move(learner, job.device)
         result = run(
             learner,
@@ -92,6 +94,19 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         place.mkdir(parents=True, exist_ok=True)
         write_atomic(place / "record.json", json.dumps(record).encode())
     return record
+
+
+def stream_of(source: StreamSource, seed: int) -> Stream:
+    """The stream of a call string, or of a function of a seed."""
+    if not isinstance(source, str) and not callable(source):
+        kind = type(source).__name__
+        raise ArgumentError(
+            f"a stream must be a call string such as 'split(digits)' or a function seed -> Stream, got {kind}."
+        )
+    stream = build_stream(source, seed) if isinstance(source, str) else source(seed)
+    if not isinstance(stream, Stream):
+        raise ArgumentError(f"the function that makes the stream must give a Stream, got {type(stream).__name__}.")
+    return stream
 
 
 def reach(folders: Sequence[str]) -> None:

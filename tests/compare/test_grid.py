@@ -147,3 +147,29 @@ def test_unreadable_settings_are_named_and_can_be_started_anew(content, tmp_path
         compare("fine_tune", "iid(iris)", seeds=1, engine="inline", folder=tmp_path, baselines=False)
     compare("fine_tune", "iid(iris)", seeds=1, engine="inline", folder=tmp_path, baselines=False, resume=False)
     assert (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"stream": 5}, "function seed -> Stream, got int"),
+        ({"stream": lambda seed: 5}, "must give a Stream, got int"),
+        ({"seeds": ["x"]}, "a seed must be an int, got 'x'"),
+        ({"budget": 5}, "budget must be a Budget or"),
+        ({"learners": {"mine": lambda schema, seed: 5}, "baselines": False}, "'mine' must give a learner, got int"),
+    ],
+)
+def test_things_of_another_kind_are_refused(arguments, words):
+    with pytest.raises(ArgumentError, match=words):
+        compare(**{"learners": "fine_tune", "stream": "iid(iris)", "engine": "inline", "seeds": 1, **arguments})
+
+
+def test_a_budget_may_be_its_call_string_and_a_comparison_prints_its_scores():
+    result = compare("fine_tune", "iid(iris)", seeds=2, engine="inline", budget="budget(labels=20)")
+    assert all(
+        learner["runs"][0]["used"]["labels"] == 20 for learner in result.record["learners"] if learner["name"] != "frozen"
+    )
+    first, *rows = str(result).splitlines()
+    assert first.endswith(".")
+    score = result.score("fine_tune")
+    assert f"fine_tune  {score['mean']:.3f} ± {score['high'] - score['mean']:.3f}" in rows
