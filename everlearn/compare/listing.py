@@ -1,14 +1,16 @@
 """What there is, in words: lists of names, the explanation of one, its references, and the contract check by name."""
 
 import inspect
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from everlearn.compare import catalog
+from everlearn.compare.job import reach
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, closest
-from everlearn.core.spec import Call, build, invoke, lookup, parse
+from everlearn.core.spec import Call, build, import_reference, invoke, lookup, parse
 
 KINDS = ("learners", "agents", "networks", "scenarios", "data", "values", "studies")
 Rows = list[tuple[str, str]]
@@ -44,6 +46,9 @@ def _first_line(value: Any) -> str:
 
 
 def _find(name: str, studies: Mapping[str, Any]) -> Any:
+    if ":" in name:
+        reach(["", os.getcwd()])
+        return import_reference(name)
     everything = {key: value for table in _groups(studies).values() for key, value in table.items()}
     if name not in everything:
         raise SpecError(closest("component", name, everything))

@@ -45,3 +45,14 @@ def test_an_agent_is_held_to_the_contract_of_agents():
 
 def test_an_estimator_is_held_to_the_contract_of_learners():
     assert any("bad input" in line for line in check_named("sklearn(GaussianNB())"))
+
+
+def test_ones_own_learner_is_explained_by_its_reference(tmp_path, monkeypatch):
+    (tmp_path / "shown_learner.py").write_text(
+        "class Mine:\n    '''What mine does.'''\n    def __init__(self, rate=0.5):\n        pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    found = explain("shown_learner:Mine", {})
+    assert found["signature"] == "shown_learner:Mine(rate=0.5)"
+    assert found["doc"] == "What mine does."
