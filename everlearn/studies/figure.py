@@ -31,7 +31,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(arms)), [arm["label"] for arm in reversed(arms)])
     axes.set_ylim(-0.6, len(arms) - 0.4)
     axes.set_xlabel(f"{record['measure']}: seeds, mean and 95 % interval")
-    axes.set_title(f"{record['title']}: {record['verdict']}", loc="left", fontsize=11)
+    figure.suptitle(f"{record['title']}\n{record['verdict']} at {record['scale']} scale", x=0.01, ha="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
     figure.savefig(path, dpi=150)
