@@ -14,7 +14,7 @@ _PUBLIC = {
     "Batch": "core.events",
     "Boundary": "core.events",
     "Budget": "core.budget",
-    "Comparison": "compare.grid",
+    "Comparison": "comparison.grid",
     "DERpp": "learners.derpp",
     "Data": "data.dataset",
     "Decision": "core.agent",
@@ -41,7 +41,7 @@ _PUBLIC = {
     "Uniform": "agents.uniform",
     "check_agent": "core.check",
     "check_learner": "core.check",
-    "compare": "compare.grid",
+    "compare": "comparison.grid",
     "load": "data.load",
     "run": "core.run",
 }

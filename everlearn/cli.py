@@ -59,9 +59,9 @@ def compare(
         track: also export to mlflow or tensorboard
         stream: the same as STREAM, for --config
     """
-    from everlearn.compare.catalog import build_budget
-    from everlearn.compare.grid import compare as run_comparison
-    from everlearn.compare.track import export, tracker
+    from everlearn.comparison.catalog import build_budget
+    from everlearn.comparison.grid import compare as run_comparison
+    from everlearn.comparison.track import export, tracker
 
     stream = source or stream
     if track is not None:
@@ -121,8 +121,8 @@ def run(
         folder: where snapshots and result.json go (default: a folder of everlearn-runs/ named by the configuration)
         device: cpu, cuda, or auto
     """
-    from everlearn.compare.catalog import build_budget, normal, stream_text
-    from everlearn.compare.job import Job, raise_fault, run_folder, run_job
+    from everlearn.comparison.catalog import build_budget, normal, stream_text
+    from everlearn.comparison.job import Job, raise_fault, run_folder, run_job
 
     text = stream_text(stream)
     place = folder or str(RUNS / f"run-{_fingerprint(learner, text, model, seed, budget)}")
@@ -170,7 +170,7 @@ def report(folder: str, output: str | None = None, *, json: bool) -> int:
         folder: the folder of a comparison
         output: where to write the page (default: FOLDER/report.html)
     """
-    from everlearn.compare.grid import load_comparison
+    from everlearn.comparison.grid import load_comparison
 
     result = load_comparison(folder)
     if json:
@@ -183,7 +183,7 @@ def report(folder: str, output: str | None = None, *, json: bool) -> int:
 
 def list_(*, kind: str, json: bool) -> int:
     """Name what there is."""
-    from everlearn.compare.listing import listing
+    from everlearn.comparison.listing import listing
     from everlearn.studies.study import studies
 
     found = listing(kind, studies())
@@ -205,11 +205,11 @@ def show(name: str, *, json: bool) -> int:
     Args:
         name: a learner, agent, network, scenario, data source, value or study; or the folder of a comparison
     """
-    from everlearn.compare.listing import explain
+    from everlearn.comparison.listing import explain
     from everlearn.studies.study import studies
 
     if (Path(name) / "result.json").exists():
-        from everlearn.compare.grid import load_comparison
+        from everlearn.comparison.grid import load_comparison
 
         record = load_comparison(name).record
         if json:
@@ -229,7 +229,7 @@ def cite(name: str, *, json: bool) -> int:
     Args:
         name: a learner, value, scenario or study
     """
-    from everlearn.compare.listing import references
+    from everlearn.comparison.listing import references
     from everlearn.studies.study import studies
 
     found = references(name, studies())
@@ -245,8 +245,8 @@ def check(learner: str, *, json: bool) -> int:
     Args:
         learner: a call string such as replay(capacity=500) or package.module:MyLearner(rate=2)
     """
-    from everlearn.compare.job import reach
-    from everlearn.compare.listing import check_named
+    from everlearn.comparison.job import reach
+    from everlearn.comparison.listing import check_named
 
     reach(["", str(Path.cwd())])
     passed = check_named(learner)

@@ -26,13 +26,13 @@ LEVELS = (
     ("data", "nn", "optim", "physics"),
     ("measure",),
     ("learners", "agents", "envs", "generate"),
-    ("compare",),
+    ("comparison",),
     ("serve", "studies"),
     ("console",),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-TESTED = ("learners", "agents", "data", "nn", "optim", "measure", "compare", "studies")
+TESTED = ("learners", "agents", "data", "nn", "optim", "measure", "comparison", "studies")
 WALL, WARNING = 500, 350
 
 
@@ -146,7 +146,7 @@ from everlearn.nn.features import features
 
 @pytest.mark.parametrize("path", MODULES, ids=short)
 def test_names_of_the_house_are_looked_up_only_where_that_is_the_job(path):
-    allowed = {"__init__.py", "compare/catalog.py", "studies/study.py"}
+    allowed = {"__init__.py", "comparison/catalog.py", "studies/study.py"}
     dynamic = [
         node.lineno
         for node in ast.walk(tree_of(path))
@@ -179,7 +179,7 @@ def test_no_module_has_a_name_that_says_nothing():
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # work for other processes is tried on pickle before it is sent; nothing is read with it, and nothing is kept
-TRIED = {"compare/engines.py": {"pickle"}}
+TRIED = {"comparison/engines.py": {"pickle"}}
 FORBIDDEN_CALLS = {
     "pickle.load",
     "pickle.loads",
@@ -289,11 +289,11 @@ def test_public_names_resolve_and_are_documented(name):
 
 def test_compare_can_be_called_whatever_was_imported_first():
     """The room of that name is a module, and its parent's attribute once it is imported."""
-    for first in ("everlearn.compare.grid", "everlearn.compare.catalog", "everlearn"):
-        code = f"import {first}; from everlearn import compare; import everlearn.compare.job; print(callable(compare))"
+    for first in ("everlearn.comparison.grid", "everlearn.comparison.catalog", "everlearn"):
+        code = f"import {first}; from everlearn import compare; import everlearn.comparison.job; print(callable(compare))"
         assert in_a_new_process(code).strip() == "True", first
     code = (
-        "import everlearn.compare.catalog, everlearn\n"
+        "import everlearn.comparison.catalog, everlearn\n"
         "record = everlearn.compare(['frozen'], 'split(digits, experiences=2)', seeds=1, engine='inline', baselines=False).record\n"
         "print(record['learners'][0]['label'])"
     )
@@ -306,7 +306,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def final_classes():
-    from everlearn.compare import catalog
+    from everlearn.comparison import catalog
 
     rooms = (("everlearn.learners", everlearn.Learner), ("everlearn.agents", everlearn.Agent))
     return [cls for package, base in rooms for cls in catalog._final(package, base).values()]
@@ -382,7 +382,16 @@ HEAVY = (
     "rich",
     "PIL",
 )
-HEAVY += ("jsonargparse", "jinja2", "gymnasium", "kornia", "mlflow", "tensorboard", "everlearn.compare", "everlearn.studies")
+HEAVY += (
+    "jsonargparse",
+    "jinja2",
+    "gymnasium",
+    "kornia",
+    "mlflow",
+    "tensorboard",
+    "everlearn.comparison",
+    "everlearn.studies",
+)
 
 
 def in_a_new_process(code):

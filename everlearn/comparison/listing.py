@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from everlearn.compare import catalog
-from everlearn.compare.job import reach
+from everlearn.comparison import catalog
+from everlearn.comparison.job import reach
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, closest
 from everlearn.core.spec import Call, build, import_reference, invoke, lookup, parse

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from everlearn.compare.catalog import build_budget, build_learner, normal, stream_text
-from everlearn.compare.catalog import learners as known_learners
-from everlearn.compare.engines import engine_named
-from everlearn.compare.job import Job, LearnerSource, StreamSource, raise_fault, reach, stream_of
-from everlearn.compare.summary import HEADLINES, pairs, summarise
+from everlearn.comparison.catalog import build_budget, build_learner, normal, stream_text
+from everlearn.comparison.catalog import learners as known_learners
+from everlearn.comparison.engines import engine_named
+from everlearn.comparison.job import Job, LearnerSource, StreamSource, raise_fault, reach, stream_of
+from everlearn.comparison.summary import HEADLINES, pairs, summarise
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, StateError, check_count
 from everlearn.core.run import environment

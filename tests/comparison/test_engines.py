@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlearn.compare.engines import engine_named, inline, process
+from everlearn.comparison.engines import engine_named, inline, process
 from everlearn.core.errors import ArgumentError
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from everlearn.compare import catalog
+from everlearn.comparison import catalog
 from everlearn.core.errors import InputError, SpecError
 from everlearn.core.learner import Learner
 

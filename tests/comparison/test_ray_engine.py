@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from everlearn.compare.engines import inline
-from everlearn.compare.job import Job
-from everlearn.compare.ray_engine import on_ray
+from everlearn.comparison.engines import inline
+from everlearn.comparison.job import Job
+from everlearn.comparison.ray_engine import on_ray
 from everlearn.core.budget import Budget
 from everlearn.core.errors import MissingExtraError, SpecError
 

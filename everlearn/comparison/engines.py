@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from everlearn.compare.job import Job, Progress, run_job
+from everlearn.comparison.job import Job, Progress, run_job
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
 
 Engine = Callable[[Sequence[Job], int, Progress], Iterator[dict[str, Any]]]
@@ -37,7 +37,7 @@ def engine_named(name: str) -> Engine:
     if name == "process":
         return process
     if name == "ray" or name == "auto" or "://" in name or name.rpartition(":")[2].isdigit():
-        from everlearn.compare.ray_engine import on_ray
+        from everlearn.comparison.ray_engine import on_ray
 
         return on_ray(None if name == "ray" else name)
     raise ArgumentError(f"engine must be 'process', 'inline', 'ray' or the address of a Ray cluster, got {name!r}.")

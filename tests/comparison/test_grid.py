@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from everlearn.compare.grid import compare, load_comparison
+from everlearn.comparison.grid import compare, load_comparison
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, SpecError, StateError
 

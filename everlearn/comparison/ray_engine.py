@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from everlearn.compare.job import Job, Progress, run_job
+from everlearn.comparison.job import Job, Progress, run_job
 from everlearn.core.errors import EverlearnError, optional
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from everlearn.compare.track import export, tracker
+from everlearn.comparison.track import export, tracker
 from everlearn.core.errors import ArgumentError, MissingExtraError
 
 CURVE = [

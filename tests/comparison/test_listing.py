@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlearn.compare.listing import KINDS, check_named, explain, listing, references
+from everlearn.comparison.listing import KINDS, check_named, explain, listing, references
 from everlearn.core.errors import ArgumentError, SpecError
 from everlearn.studies.study import studies
 

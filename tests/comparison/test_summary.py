@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlearn.compare.summary import pairs, summarise
+from everlearn.comparison.summary import pairs, summarise
 from everlearn.core.budget import Budget
 
 

@@ -1,0 +1,1 @@
+"""Comparisons of learners: names, the grid of learners and seeds, engines, summaries."""
