@@ -1,6 +1,6 @@
 """A data set in memory: rows, the user's own labels, and (where there is one) the official test part."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from everlearn.core.errors import DataError
 from everlearn.core.stream import Schema
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """Rows to learn from.
 
@@ -26,8 +26,8 @@ class Data:
     time: Tensor | None = None
     test_x: Tensor | None = None
     test_y: Tensor | None = None
-    coarse: tuple[int, ...] = field(default=(), repr=False)
-    coarse_classes: tuple[str, ...] = field(default=(), repr=False)
+    coarse: tuple[int, ...] = ()
+    coarse_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.x) == 0:
@@ -41,6 +41,12 @@ class Data:
             )
         if self.x.dtype.is_floating_point and not torch.isfinite(self.x).all():
             raise DataError(f"{self.name}: x holds NaN or infinite values; fill or drop missing values first.")
+
+    def __repr__(self) -> str:
+        kind = str(self.x.dtype).removeprefix("torch.")
+        shape = " x ".join(map(str, self.x.shape[1:]))
+        test = "" if self.test_x is None else f", {len(self.test_x)} test rows"
+        return f"Data({self.name}: {len(self)} rows of {shape} {kind}, {len(self.classes)} classes{test})"
 
     def __len__(self) -> int:
         return len(self.x)

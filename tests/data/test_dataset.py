@@ -54,3 +54,17 @@ def test_take_keeps_time_beside_its_rows():
 def test_bad_rows_are_refused(x, y, words):
     with pytest.raises(DataError, match=words):
         Data("rows", x, y, ("a", "b"))
+
+
+def test_its_text_is_one_line_and_holds_no_rows():
+    data = Data("pets", torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("cat", "dog"))
+    assert repr(data) == "Data(pets: 4 rows of 1 x 8 x 8 uint8, 2 classes)"
+    official = Data(
+        "pets",
+        torch.zeros(4, 3),
+        torch.tensor([0, 1, 0, 1]),
+        ("a", "b"),
+        test_x=torch.zeros(2, 3),
+        test_y=torch.tensor([0, 1]),
+    )
+    assert repr(official) == "Data(pets: 4 rows of 3 float32, 2 classes, 2 test rows)"
