@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from everlearn.core.errors import ArgumentError
 from everlearn.core.events import X
 from everlearn.core.random import isolated
 from everlearn.optim.optimizers import SGD, Optimizer
@@ -23,6 +24,10 @@ class Descent:
     parts = ("model", "optimizer", "steps")
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, seed: int = 0):
+        if not isinstance(model, nn.Module):
+            raise ArgumentError(
+                f"a learner trains a torch.nn.Module, got {model!r}. Pass the network first: Replay(network, ...)."
+            )
         self.model = model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = optimizer.make(self.parameters)

@@ -105,3 +105,10 @@ def test_layers_that_need_no_gradient_stay():
     assert torch.equal(before["0.weight"], model[0].weight)
     assert not torch.equal(before["3.weight"], model[3].weight)
     assert len(descent.parameters) == 3
+
+
+def test_what_is_no_network_is_refused_with_what_to_pass():
+    from everlearn.core.errors import ArgumentError
+
+    with pytest.raises(ArgumentError, match=r"torch\.nn\.Module, got 5"):
+        Descent(5, SGD())
