@@ -298,7 +298,9 @@ def parser() -> Any:
     """The parser of all verbs."""
     import inspect
 
-    from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+    set_parsing_settings(add_print_completion_argument=True)
 
     class Layout(DefaultHelpFormatter, RawDescriptionHelpFormatter):
         """Keep the examples as they are typed."""
@@ -306,7 +308,7 @@ def parser() -> Any:
     root = ArgumentParser(
         prog="everlearn",
         description="Models that keep learning after deployment: adapt them, measure what it gained and cost.",
-        epilog=EXIT_CODES + '\n\nshell completion:\n  eval "$(everlearn --print_shtab bash)"',
+        epilog=EXIT_CODES + '\n\nshell completion:\n  eval "$(everlearn --print_completion shtab-bash)"',
         formatter_class=Layout,
         version=_version(),
     )

@@ -148,7 +148,10 @@ def test_mlflow_gets_every_run(tmp_path):
 @pytest.mark.slow
 def test_the_installed_command_completes_in_a_shell():
     script = subprocess.run(
-        [sys.executable, "-m", "everlearn.cli", "--print_shtab", "bash"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "everlearn.cli", "--print_completion", "shtab-bash"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "compare" in script.stdout
 
