@@ -229,3 +229,14 @@ def test_every_paragraph_is_a_whole_sentence_with_balanced_code(name):
 def test_a_record_without_a_verdict_gets_one_from_its_figures(split):
     record = {key: value for key, value in split.items() if key != "verdict"}
     assert verdict_sentence(record) == verdict_sentence(split)
+
+
+def test_a_learner_without_a_network_has_no_plasticity_to_lose():
+    record = records.class_incremental()
+    best = next(entry for entry in record["learners"] if entry["label"] == record["verdict"]["learner"])
+    for run in best["runs"]:
+        run["figures"]["plasticity"] = {}
+        run["curve"] = [{key: value for key, value in point.items() if key != "plasticity"} for point in run["curve"]]
+    text = " ".join(paragraph for _, paragraphs in sentences(record) for paragraph in paragraphs)
+    assert "was not measured: it trains no network" in text
+    assert "lost plasticity" not in text

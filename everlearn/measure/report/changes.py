@@ -117,8 +117,8 @@ def _plasticity(learner: Entry, yardstick: Entry | None, name: str, since: int) 
     fresh = when_new(learner)
     if len(fresh) > 1:
         facts.append(f"new sets were learned to {say.percent(fresh[0])} at first and {say.percent(fresh[-1])} at the end")
-    if not facts:
-        return f"Plasticity of {name} was not measured."
+    if units is None and rank is None:  # no network, no plasticity: later sets may be harder for other reasons
+        return f"Plasticity of {name} was not measured: it trains no network."
     signs = lost_plasticity(learner, yardstick, since)
     found = f"signs of lost plasticity ({say.listing(signs)})" if signs else "no sign of lost plasticity"
     text = f"{name} shows {found}: since deployment {say.listing(facts)}."
