@@ -82,8 +82,8 @@ def test_a_wrong_argument_is_refused_before_anything_runs(arguments, error, word
 
 def test_a_memory_of_as_many_rows_as_classes_is_taken_and_a_reservoir_may_be_smaller():
     stream = build_stream(STREAM, 0)
-    build_learner("replay(capacity=10, keep=balanced())", stream, "linear", 0)
-    build_learner("replay(capacity=3)", stream, "linear", 0)
+    assert build_learner("replay(capacity=10, keep=balanced())", stream, "linear", 0).memory.capacity == 10
+    assert build_learner("replay(capacity=3)", stream, "linear", 0).memory.capacity == 3
 
 
 class Dies(nn.Module):

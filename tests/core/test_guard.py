@@ -109,7 +109,9 @@ def test_missing_values_may_be_let_through():
 def test_huge_values_are_finite():
     """Their sum overflows, they do not."""
     for x in (torch.full((4, 4), 3e38), torch.full((4, 4), 6e4, dtype=torch.float16), torch.tensor([[3e38, 3e38, -3e38]])):
-        Guard("owner").inputs(x)
+        guard = Guard("owner")
+        guard.batch(Batch(x))
+        assert guard.shapes == [list(x.shape[1:])]
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.data())
@@ -124,8 +126,10 @@ def test_one_bad_value_anywhere_is_found_where_it_is(count, width, data):
 
 
 def test_bytes_and_booleans_need_no_look():
-    Guard("owner").inputs(torch.zeros(2, 3, dtype=torch.uint8))
-    Guard("owner").inputs(torch.zeros(2, 3, dtype=torch.bool))
+    for dtype in (torch.uint8, torch.bool):
+        guard = Guard("owner")
+        guard.batch(Batch(torch.zeros(2, 3, dtype=dtype)))
+        assert guard.dtypes == [str(dtype)]
 
 
 # ---- the network that x must fit ------------------------------------------------------------------------------------------
