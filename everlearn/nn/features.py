@@ -50,6 +50,28 @@ def features(model: nn.Module, x: X) -> Tensor:
     return (seen[-1] if seen else output).flatten(1)
 
 
+def scores_and_features(model: nn.Module, x: X) -> tuple[Tensor, Tensor]:
+    """(scores, features) of one forward pass, in the model's present mode and with gradients: what a training step needs.
+
+    features: (batch, d), the flattened input of the last linear layer, or the flattened scores where there is none.
+
+    >>> scores, inner = scores_and_features(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.ones(5, 4))
+    >>> scores.shape, inner.shape
+    (torch.Size([5, 2]), torch.Size([5, 3]))
+    """
+    layer = last_linear(model)
+    if layer is None:
+        scores = model(x)
+        return scores, scores.flatten(1)
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        scores = model(x)
+    finally:
+        handle.remove()
+    return scores, seen[-1].flatten(1)
+
+
 def flattened(x: X) -> Tensor:
     """(batch, d) float64: the rows themselves as features, bytes scaled to -0.5..0.5; the tensors of a dict side by side.
 
