@@ -61,13 +61,15 @@ def _final(package: str, base: type) -> dict[str, Any]:
 
 @cache
 def values() -> dict[str, Any]:
-    """Optimisers, memory rules, refit policies and detectors: the values that learners take."""
+    """Optimisers, losses, memory rules, views, refit policies and detectors: the values that learners take."""
     from everlearn.data.memory import RULES
+    from everlearn.data.views import Views
     from everlearn.measure.drift import DETECTORS
+    from everlearn.nn.criteria import LOSSES
     from everlearn.optim.optimizers import OPTIMIZERS
     from everlearn.optim.refit import REFIT
 
-    return {**OPTIMIZERS, **RULES, **REFIT, **DETECTORS}
+    return {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, Views.name: Views}
 
 
 @cache

@@ -6,12 +6,12 @@ It is the learner that replay with an empty memory, or a penalty of strength zer
 """
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from everlearn.core.errors import check_count
 from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
+from everlearn.nn.criteria import Loss, Plain
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
 
@@ -19,7 +19,8 @@ from everlearn.optim.optimizers import SGD, Optimizer
 class FineTune(Learner):
     """Learns from each batch and keeps nothing.
 
-    model: maps x to (batch, classes) scores; optimizer: `sgd(...)` or `adam(...)`; passes: gradient steps per batch.
+    model: maps x to (batch, classes) scores; loss: `plain()`, or `masked(scope="batch")`, in which absent classes do not
+    compete; optimizer: `sgd(...)` or `adam(...)`; passes: gradient steps per batch.
 
     >>> import torch
     >>> from everlearn import Batch, FineTune
@@ -30,15 +31,20 @@ class FineTune(Learner):
     """
 
     name = "fine_tune"
-    parts = ("descent", "guard")
+    parts = ("descent", "guard", "criterion")
 
-    def __init__(self, model: nn.Module, *, optimizer: Optimizer = SGD(), passes: int = 1, seed: int = 0):
+    def __init__(
+        self, model: nn.Module, *, loss: Loss = Plain(), optimizer: Optimizer = SGD(), passes: int = 1, seed: int = 0
+    ):
         check_count(self.name, "passes", passes)
+        self.loss = loss
         self.optimizer = optimizer
         self.passes = passes
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
         self.guard = Guard(self.name, count_outputs(model), model=model)
+        self.criterion = loss.make(self.name)
+        self.needs_boundaries = self.criterion.needs_boundaries
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -49,8 +55,9 @@ class FineTune(Learner):
         if batch.y is None:
             return {}
         for _ in range(self.passes):
-            loss = self.descent(lambda: cross_entropy(self.descent.model(batch.x), batch.y))
+            loss = self.descent(lambda: self.criterion(self.descent.model(batch.x), batch.y))
         return {"loss": loss}
 
     def boundary(self, boundary: Boundary) -> None:
-        """A change is no occasion for fine-tuning to do anything."""
+        """Only a loss masked by task heeds a change."""
+        self.criterion.hear(boundary)

@@ -7,13 +7,13 @@ Reference: Chaudhry et al. (2019), On tiny episodic memories in continual learni
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from everlearn.core.errors import check_count
 from everlearn.core.events import Batch, Boundary, Metrics, X, join
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
 from everlearn.data.memory import Memory, Reservoir, Rule
+from everlearn.nn.criteria import Loss, Plain
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
 
@@ -23,8 +23,8 @@ class Replay(Learner):
 
     model: maps x to (batch, classes) scores; capacity: rows kept in all; keep: which rows stay, `reservoir()` as published;
     replay_batch: rows drawn per step, 32 beside batches of 32 in the replay baseline of Buzzega et al. (2020, arXiv 2004.07211),
-    whose memories hold 200, 500 or 5,120 rows; optimizer: `sgd(...)` or `adam(...)`; passes: gradient steps per batch, each with
-    a draw of its own.
+    whose memories hold 200, 500 or 5,120 rows; loss: `plain()` or `masked(scope="batch")`; optimizer: `sgd(...)` or `adam(...)`;
+    passes: gradient steps per batch, each with a draw of its own.
 
     >>> import torch
     >>> from everlearn import Batch, Replay
@@ -41,7 +41,7 @@ class Replay(Learner):
     """
 
     name = "replay"
-    parts = ("descent", "guard", "memory")
+    parts = ("descent", "guard", "memory", "criterion")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Replay(Learner):
         capacity: int = 500,
         keep: Rule = Reservoir(),
         replay_batch: int = 32,
+        loss: Loss = Plain(),
         optimizer: Optimizer = SGD(),
         passes: int = 1,
         seed: int = 0,
@@ -60,12 +61,15 @@ class Replay(Learner):
         self.capacity = capacity
         self.keep = keep
         self.replay_batch = replay_batch
+        self.loss = loss
         self.optimizer = optimizer
         self.passes = passes
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
         self.guard = Guard(self.name, count_outputs(model), model=model)
         self.memory = Memory(capacity, keep=keep, seed=seed)
+        self.criterion = loss.make(self.name)
+        self.needs_boundaries = self.criterion.needs_boundaries
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -84,7 +88,8 @@ class Replay(Learner):
         drawn = self.memory.draw(self.replay_batch)
         if drawn is not None:
             x, y = join(x, drawn["x"]), torch.cat([y, drawn["y"]])
-        return self.descent(lambda: cross_entropy(self.descent.model(x), y))
+        return self.descent(lambda: self.criterion(self.descent.model(x), y))
 
     def boundary(self, boundary: Boundary) -> None:
-        """Replay needs no word of changes."""
+        """Only a loss masked by task heeds a change."""
+        self.criterion.hear(boundary)
