@@ -3,10 +3,14 @@
     linear   x -> W x + b
     mlp      x -> linear, ReLU for each hidden width, then a linear layer of one score per class
     small_cnn  three 3x3 convolutions, each with group normalisation and ReLU, mean over the plane, a linear layer
+    grey_cnn   two 5x5 convolutions with pooling, two linear layers, no normalisation
+    conv4      four 3x3 convolutions, each with batch norm and ReLU, mean over the plane, a linear layer
+    reduced_resnet18, cifar_resnet   residual networks with batch norm (`nn.residual`)
 
-Rows of bytes (uint8) are scaled to -0.5..0.5 in front. Weights are drawn from torch's global generator with torch's own
-initialisation; who calls seeds it with `core.random.isolated`. No layer looks at other rows, so a batch of one trains as well.
-Reference: Wu & He (2018), Group normalization, arXiv 1803.08494.
+Rows of bytes (uint8) are scaled in front, to -0.5..0.5 or, where the published network had it so, to 0..1. Weights are drawn from
+torch's global generator with torch's own initialisation; who calls seeds it with `core.random.isolated`. A batch of one trains
+as well: group norm looks at one row alone, and planes before batch norm keep at least two pixels.
+References: Wu & He (2018), Group normalization, arXiv 1803.08494; those of conv4 and its neighbours stand at each.
 """
 
 import math
@@ -18,18 +22,27 @@ from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError, check_count
 from everlearn.core.stream import Schema
+from everlearn.nn.residual import HALVED, UnitLinear, trunk
+
+STAGES = 3  # of a CIFAR residual network
+HEADS = ("linear", "weightnorm")
 
 
 class Scale(nn.Module):
-    """Bytes 0..255 to float32 in -0.5..0.5: x / 255 - 0.5. Put it before a network that takes uint8 rows.
+    """Bytes 0..255 to float32: x / 255 - shift, in -0.5..0.5 by default. Put it before a network that takes uint8 rows.
 
     >>> import torch
     >>> Scale()(torch.tensor([[0, 255]], dtype=torch.uint8)).tolist()
     [[-0.5, 0.5]]
     """
 
+    def __init__(self, shift: float = 0.5):
+        super().__init__()
+        self.shift = shift
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.to(torch.float32) / 255.0 - 0.5
+        scaled = x.to(torch.float32) / 255.0
+        return scaled - self.shift if self.shift else scaled
 
 
 def linear(schema: Schema) -> nn.Module:
@@ -69,7 +82,7 @@ def small_cnn(schema: Schema, width: int = 32) -> nn.Module:
     """A small convolutional network for images such as 3x32x32 or 1x28x28, channels first.
 
     width: channels of the first convolution; the second and third have 2 and 4 times as many, at half and quarter resolution.
-    At 3x32x32 and width 32 it has 94,000 weights and takes about 10 million multiplications a row.
+    At 3x32x32 and width 32 it has 95,000 weights and takes about 10 million multiplications a row.
 
     Raises ArgumentError where rows are not (channels, height, width), or width is not an int >= 1.
 
@@ -79,12 +92,8 @@ def small_cnn(schema: Schema, width: int = 32) -> nn.Module:
     torch.Size([1, 2])
     """
     check_count("small_cnn", "width", width)
-    if len(schema.shape) != 3:
-        raise ArgumentError(
-            f"small_cnn: rows must be images of shape (channels, height, width), got {schema.shape}. Use mlp or auto."
-        )
+    channels, _, _ = _image("small_cnn", schema)
     layers = _front("small_cnn", schema)
-    channels = schema.shape[0]
     for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
         layers += [
             nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False),
@@ -93,6 +102,127 @@ def small_cnn(schema: Schema, width: int = 32) -> nn.Module:
         ]
         channels = outputs
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, schema.outputs))
+
+
+def grey_cnn(schema: Schema) -> nn.Module:
+    """The small network of digits: 5x5 convolutions of 10 and 20 channels, each with 2x2 max-pooling and ReLU, then 50 units.
+
+    At 1x28x28 and 10 classes it has 21,840 weights. Bytes are scaled to 0..1. Other channels and sizes are taken as they come.
+
+    Raises ArgumentError where rows are not images of 16x16 pixels or more (smaller ones leave nothing after the second pooling).
+
+    >>> import torch
+    >>> network = grey_cnn(Schema((1, 28, 28), torch.uint8, tuple("0123456789")))
+    >>> sum(weight.numel() for weight in network.parameters())
+    21840
+
+    Reference: Lesort et al. (2023), Challenging common assumptions about catastrophic forgetting, arXiv 2207.04543.
+    """
+    channels, height, width = _image("grey_cnn", schema, least=16)
+    sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
+    return nn.Sequential(
+        *_front("grey_cnn", schema, shift=0.0),
+        *(nn.Conv2d(channels, 10, 5), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(20 * math.prod(sides), 50), nn.ReLU(), nn.Linear(50, schema.outputs)),
+    )
+
+
+def conv4(schema: Schema, widths: tuple[int, ...] = (16, 32, 64, 64)) -> nn.Module:
+    """Convolutions of 3x3 with batch norm and ReLU, a 2x2 max-pooling after each but the last, the mean over the plane, a linear layer.
+
+    widths: channels of the convolutions. At 1x28x28 a row takes 2.25 million multiplications forward. Bytes are scaled to 0..1.
+    Planes are halved only while both sides have 4 pixels or more, so that batch norm has two pixels where it has one row.
+
+    Raises ArgumentError where rows are not images of 2x2 pixels or more, or widths are not ints >= 1.
+
+    >>> import torch
+    >>> network = conv4(Schema((1, 28, 28), torch.uint8, ("no", "yes")))
+    >>> network(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).shape
+    torch.Size([1, 2])
+
+    Reference: Vinyals et al. (2016), Matching networks, arXiv 1606.04080 (the form, with 64 channels throughout).
+    Differs from the source in: narrower first layers, the mean over the plane, no pooling at the end.
+    """
+    if not isinstance(widths, (tuple, list)) or not widths:
+        raise ArgumentError(
+            f"conv4: widths must be the channels of the convolutions such as (16, 32, 64, 64), got {widths!r}."
+        )
+    channels, *plane = _image("conv4", schema, least=2)
+    layers = _front("conv4", schema, shift=0.0)
+    for layer, width in enumerate(widths, start=1):
+        check_count("conv4", "a width in widths", width)
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        if layer < len(widths) and min(plane) >= HALVED:
+            layers.append(nn.MaxPool2d(2))
+            plane = [side // 2 for side in plane]
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, schema.outputs))
+
+
+def reduced_resnet18(schema: Schema, width: int = 20) -> nn.Module:
+    """The narrow ResNet-18 of continual learning: stages of 20, 40, 80 and 160 channels, two blocks each, 4x4 mean pooling.
+
+    width: channels of the stem and the first stage. Features number 160 at 32x32 and 640 at 84x84, where four pooled pixels are
+    left. It has 1,109,240 weights at 3x32x32 and 100 classes. Bytes are scaled to 0..1. Strides are left out where a plane would
+    fall to one pixel, and planes smaller than 4x4 are pooled whole.
+
+    Raises ArgumentError where rows are not images of 2x2 pixels or more, or width is not an int >= 1.
+
+    >>> import torch
+    >>> network = reduced_resnet18(Schema((3, 32, 32), torch.uint8, ("cat", "dog")), width=2)
+    >>> network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape
+    torch.Size([1, 2])
+
+    Reference: Lopez-Paz & Ranzato (2017), Gradient episodic memory for continual learning, arXiv 1706.08840.
+    """
+    check_count("reduced_resnet18", "width", width)
+    channels, height, across = _image("reduced_resnet18", schema, least=2)
+    widths = [width, 2 * width, 4 * width, 8 * width]
+    layers, plane = trunk(channels, (height, across), widths, blocks=2, project=True)
+    window = (min(4, plane[0]), min(4, plane[1]))
+    d = widths[-1] * math.prod(side // part for side, part in zip(plane, window, strict=True))
+    return nn.Sequential(
+        *_front("reduced_resnet18", schema, shift=0.0),
+        *(*layers, nn.AvgPool2d(window), nn.Flatten(), nn.Linear(d, schema.outputs)),
+    )
+
+
+def cifar_resnet(
+    schema: Schema, depth: int = 20, width: int = 1, head: str = "linear", shortcut: str = "zeros"
+) -> nn.Module:
+    """The residual network for small images: three stages of 16, 32 and 64 channels, (depth - 2) / 6 blocks each, mean over the plane.
+
+    depth: layers with weights, 20, 32, 44 and 56 as published, or any 6n + 2; width: multiplies the channels (a wide residual
+    network); head: "linear", or "weightnorm" for rows divided by their norm and no bias; shortcut where shapes change: "zeros"
+    (thinned pixels and planes of zeros, as published, no weights) or "projection" (1x1 convolutions).
+    At 10 classes it has 269,722 weights at depth 20 (272,474 with projections) and 853,018 at depth 56.
+
+    Raises ArgumentError where rows are not images of 2x2 pixels or more, or an argument is none of these.
+
+    >>> import torch
+    >>> network = cifar_resnet(Schema((3, 32, 32), torch.uint8, ("cat", "dog")), depth=8)
+    >>> network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape
+    torch.Size([1, 2])
+
+    References: He et al. (2016), arXiv 1512.03385; Zagoruyko & Komodakis (2016), Wide residual networks, arXiv 1605.07146.
+    Differs from the sources in: torch's own initialisation; wide networks keep batch norm behind the convolutions.
+    """
+    check_count("cifar_resnet", "depth", depth, low=8)
+    check_count("cifar_resnet", "width", width)
+    if (depth - 2) % (2 * STAGES):
+        raise ArgumentError(f"cifar_resnet: depth must be 6n + 2, such as 20, 32, 44 or 56, got {depth}.")
+    for argument, value, allowed in (("head", head, HEADS), ("shortcut", shortcut, ("zeros", "projection"))):
+        if value not in allowed:
+            raise ArgumentError(f"cifar_resnet: {argument} must be {allowed[0]!r} or {allowed[1]!r}, got {value!r}.")
+    channels, height, across = _image("cifar_resnet", schema, least=2)
+    widths = [16 * width, 32 * width, 64 * width]
+    layers, _ = trunk(channels, (height, across), widths, (depth - 2) // (2 * STAGES), project=shortcut == "projection")
+    last = nn.Linear if head == "linear" else UnitLinear
+    return nn.Sequential(
+        *_front("cifar_resnet", schema),
+        *(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last(widths[-1], schema.outputs)),
+    )
 
 
 def auto(schema: Schema) -> nn.Module:
@@ -106,15 +236,36 @@ def auto(schema: Schema) -> nn.Module:
     return small_cnn(schema) if image else mlp(schema)
 
 
-def _front(owner: str, schema: Schema) -> list[nn.Module]:
+def _image(owner: str, schema: Schema, least: int = 1) -> tuple[int, int, int]:
+    """(channels, height, width) of rows that are images of `least` pixels or more on each side; refuse others."""
+    if len(schema.shape) != 3:
+        raise ArgumentError(
+            f"{owner}: rows must be images of shape (channels, height, width), got {schema.shape}. Use mlp or auto."
+        )
+    channels, height, width = schema.shape
+    if min(height, width) < least:
+        raise ArgumentError(f"{owner}: images must have {least}x{least} pixels or more, got {height}x{width}. Use mlp.")
+    return channels, height, width
+
+
+def _front(owner: str, schema: Schema, shift: float = 0.5) -> list[nn.Module]:
     """The layers before the first weight, once the schema is known to be one that a network can take."""
     if schema.outputs < 1:
         raise ArgumentError(f"{owner}: the schema names no classes; a network needs at least one.")
     if schema.dtype == torch.uint8:
-        return [Scale()]
+        return [Scale(shift)]
     if schema.dtype != torch.float32:
         raise ArgumentError(f"{owner}: rows must be uint8 or float32, got {schema.dtype}. Convert them with x.float().")
     return []
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"auto": auto, "linear": linear, "mlp": mlp, "small_cnn": small_cnn}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "auto": auto,
+    "cifar_resnet": cifar_resnet,
+    "conv4": conv4,
+    "grey_cnn": grey_cnn,
+    "linear": linear,
+    "mlp": mlp,
+    "reduced_resnet18": reduced_resnet18,
+    "small_cnn": small_cnn,
+}

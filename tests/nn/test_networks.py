@@ -1,5 +1,8 @@
 """Networks from schemas: shapes, scaling, seeding, single rows, and what is refused."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,11 +10,28 @@ from torch import nn
 from everlearn.core.errors import ArgumentError
 from everlearn.core.random import isolated
 from everlearn.core.stream import Schema
-from everlearn.nn.networks import NETWORKS, Scale, auto, linear, mlp, small_cnn
+from everlearn.nn.features import features, last_linear
+from everlearn.nn.networks import (
+    NETWORKS,
+    Scale,
+    auto,
+    cifar_resnet,
+    conv4,
+    grey_cnn,
+    linear,
+    mlp,
+    reduced_resnet18,
+    small_cnn,
+)
+from everlearn.nn.residual import UnitLinear
 
 VECTOR = Schema((7,), torch.float32, ("a", "b", "c"))
 IMAGE = Schema((3, 32, 32), torch.uint8, ("a", "b", "c"))
 GREY = Schema((1, 28, 28), torch.uint8, ("a", "b"))
+DIGITS = Schema((1, 28, 28), torch.uint8, tuple("0123456789"))
+COLOUR = Schema((3, 32, 32), torch.uint8, tuple("0123456789"))
+OF_ROWS = ("auto", "linear", "mlp")  # networks for rows of any shape; the others take images
+NORMALISED = ("cifar_resnet", "conv4", "reduced_resnet18")  # with batch norm
 
 
 def rows(schema, count, seed=0):
@@ -25,7 +45,12 @@ def sizes(network):
     return [tuple(parameter.shape) for parameter in network.parameters()]
 
 
+def weights(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def test_scaling_by_hand():
+    assert Scale(shift=0)(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
     assert Scale()(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([-0.5, -0.3, 0.5])
     assert Scale()(torch.tensor([7], dtype=torch.uint8)).dtype == torch.float32
 
@@ -33,9 +58,9 @@ def test_scaling_by_hand():
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 @pytest.mark.parametrize("schema", [VECTOR, IMAGE, GREY], ids=["vector", "image", "grey"])
 def test_every_network_scores_and_trains_on_a_single_row(name, schema):
-    if name == "small_cnn" and schema is VECTOR:
-        with pytest.raises(ArgumentError):
-            small_cnn(schema)
+    if name not in OF_ROWS and schema is VECTOR:
+        with pytest.raises(ArgumentError, match=f"{name}: rows must be images"):
+            NETWORKS[name](schema)
         return
     network = NETWORKS[name](schema)
     assert network(rows(schema, 4)).shape == (4, schema.outputs)
@@ -44,7 +69,18 @@ def test_every_network_scores_and_trains_on_a_single_row(name, schema):
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "small_cnn"])
+@pytest.mark.parametrize("name", NORMALISED)
+@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 3, 5), (1, 8, 8), (3, 4, 16), (3, 13, 7)])
+def test_networks_with_batch_norm_train_on_one_small_image(name, shape):
+    schema = Schema(shape, torch.uint8, ("a", "b"))
+    network = NETWORKS[name](schema).train()
+    network(rows(schema, 1)).sum().backward()
+    planes = [layer.running_mean for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert planes and all(torch.isfinite(mean).all() for mean in planes)
+    assert network.eval()(rows(schema, 3)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "small_cnn", "grey_cnn"])
 def test_rows_do_not_see_each_other(name):
     network = NETWORKS[name](IMAGE).train()
     x = rows(IMAGE, 6)
@@ -62,8 +98,128 @@ def test_sizes_follow_the_arguments():
 
 
 def test_the_size_that_the_doc_string_states():
-    ten = Schema((3, 32, 32), torch.uint8, tuple("0123456789"))
-    assert round(sum(parameter.numel() for parameter in small_cnn(ten).parameters()) / 1000) == 95
+    assert round(weights(small_cnn(COLOUR)) / 1000) == 95
+
+
+def test_the_documented_table_names_every_network_with_its_weights():
+    text = (Path(__file__).parents[2] / "docs/command-line.md").read_text().split("## Networks")[1].split("\n## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]*) ?\|$", text, re.MULTILINE))
+    found = {name: f"{weights(NETWORKS[name](COLOUR)):,}" for name in NETWORKS if name != "auto"}
+    assert told == {"auto": "", **found}
+
+
+def test_weights_of_grey_cnn_by_hand():
+    # 25 * 1 * 10 + 10, 25 * 10 * 20 + 20, 320 * 50 + 50, 50 * 10 + 10
+    assert weights(grey_cnn(DIGITS)) == 260 + 5020 + 16050 + 510 == 21840
+    # 20 channels of ((84 - 4) / 2 - 4) / 2 = 18 by ((33 - 4) // 2 - 4) // 2 = 5
+    assert sizes(grey_cnn(Schema((3, 84, 33), torch.uint8, ("a", "b"))))[4] == (50, 20 * 18 * 5)
+
+
+def test_grey_cnn_by_hand():
+    network = grey_cnn(Schema((1, 28, 28), torch.float32, ("a", "b")))
+    first, shift, second, offset, inner, bias, outer, end = network.parameters()
+    x = rows(GREY, 3).float() / 255
+    z = nn.functional.max_pool2d(nn.functional.conv2d(x, first, shift), 2).clamp(min=0)
+    z = nn.functional.max_pool2d(nn.functional.conv2d(z, second, offset), 2).clamp(min=0).flatten(1)
+    assert torch.allclose(network(x), (z @ inner.T + bias).clamp(min=0) @ outer.T + end, atol=1e-5)
+
+
+def test_weights_of_conv4_by_hand():
+    # 9 * inputs * outputs per convolution, 2 * outputs per batch norm, 64 * 10 + 10
+    convolutions = 9 * (1 * 16 + 16 * 32 + 32 * 64 + 64 * 64)
+    assert weights(conv4(DIGITS)) == convolutions + 2 * (16 + 32 + 64 + 64) + 650 == 61050
+    assert sizes(conv4(DIGITS, widths=(4, 6)))[::3] == [(4, 1, 3, 3), (6, 4, 3, 3), (10, 6)]
+
+
+def multiplications(network, schema):
+    """Of all convolutions for one row: weights times the pixels of the plane that they give."""
+    found = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, _, plane: found.append(layer.weight.numel() * plane.shape[2] * plane.shape[3])
+            )
+    network.eval()(rows(schema, 1))
+    return sum(found)
+
+
+def test_work_of_conv4_by_hand():
+    # 28x28, 14x14, 7x7 and 3x3 pixels; forward and backward together three times, two operations per multiplication: the
+    # 40 images of a replay step with views take 0.54 thousand million operations
+    by_hand = 784 * 9 * 16 + 196 * 9 * 16 * 32 + 49 * 9 * 32 * 64 + 9 * 9 * 64 * 64
+    assert multiplications(conv4(DIGITS), DIGITS) == by_hand == 2_251_008
+    assert round(40 * 3 * 2 * by_hand / 1e9, 2) == 0.54
+
+
+def test_weights_of_the_reduced_resnet_by_hand():
+    """A block of equal width w has 2 (9 w^2 + 2 w) weights; one from v to w has 9 v w + 9 w^2 + v w + 6 w."""
+
+    def equal(w):
+        return 2 * (9 * w * w + 2 * w)
+
+    def wider(v, w):
+        return 9 * v * w + 9 * w * w + v * w + 6 * w
+
+    by_hand = 27 * 20 + 40 + 2 * equal(20) + sum(wider(w // 2, w) + equal(w) for w in (40, 80, 160))
+    assert by_hand == 1_093_140
+    assert weights(reduced_resnet18(COLOUR)) == by_hand + 160 * 10 + 10
+    hundred = Schema((3, 32, 32), torch.uint8, tuple(str(number) for number in range(100)))
+    assert weights(reduced_resnet18(hundred)) == 1_109_240
+    assert reduced_resnet18(COLOUR, width=3)[1].out_channels == 3
+
+
+@pytest.mark.parametrize(("side", "d"), [(32, 160), (84, 640), (28, 160), (64, 640), (8, 160)])
+def test_the_reduced_resnet_has_features_for_every_size(side, d):
+    schema = Schema((3, side, side), torch.uint8, ("a", "b"))
+    network = reduced_resnet18(schema)
+    assert last_linear(network).in_features == d
+    assert features(network, rows(schema, 2)).shape == (2, d)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        # n blocks a stage: 464 + n * 4672 + (13952 + (n - 1) * 18560) + (55552 + (n - 1) * 73984) + 650
+        ({}, 269_722),
+        ({"shortcut": "projection"}, 272_474),
+        ({"depth": 32}, 464_154),
+        ({"depth": 44}, 658_586),
+        ({"depth": 56}, 853_018),
+        ({"head": "weightnorm"}, 269_712),
+        ({"depth": 8, "width": 2}, 463 * 2 + 2 + 18_560 + 55_552 + 221_696 + 1290),
+    ],
+)
+def test_weights_of_cifar_resnets(arguments, count):
+    assert weights(cifar_resnet(COLOUR, **arguments)) == count
+
+
+def test_weights_of_the_smallest_depth_by_hand():
+    # one block a stage: two convolutions of 3x3 and two batch norms; the stem; the head
+    blocks = 2 * (9 * 16 * 16 + 32) + (9 * 16 * 32 + 9 * 32 * 32 + 128) + (9 * 32 * 64 + 9 * 64 * 64 + 256)
+    assert weights(cifar_resnet(COLOUR, depth=8)) == 27 * 16 + 32 + blocks + 650
+
+
+def test_the_head_of_a_cifar_resnet():
+    assert isinstance(last_linear(cifar_resnet(COLOUR, depth=8, head="weightnorm")), UnitLinear)
+    assert type(last_linear(cifar_resnet(COLOUR, depth=8))) is nn.Linear
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"auto"}))
+def test_the_last_layer_is_linear_with_one_row_per_class(name):
+    network = NETWORKS[name](COLOUR)
+    assert last_linear(network) is network[-1] and network[-1].out_features == 10
+
+
+@pytest.mark.parametrize("name", ["conv4", "grey_cnn", "reduced_resnet18"])
+def test_networks_whose_source_keeps_bytes_above_zero(name):
+    network = NETWORKS[name](COLOUR).eval()
+    floats = NETWORKS[name](Schema(COLOUR.shape, torch.float32, COLOUR.classes)).eval()
+    floats.load_state_dict(
+        {f"{int(key.split('.')[0]) - 1}.{key.split('.', 1)[1]}": v for key, v in network.state_dict().items()}
+    )
+    x = rows(COLOUR, 2)
+    assert torch.equal(network(x), floats(x.float() / 255))
+    assert not torch.allclose(network(x), floats(x.float() / 255 - 0.5), atol=1e-3)
 
 
 def test_a_linear_network_is_softmax_regression():
@@ -143,6 +299,22 @@ def test_refusals():
         mlp(VECTOR, hidden=(4, 0))
     with pytest.raises(ArgumentError, match="width must be an int >= 1"):
         small_cnn(IMAGE, width=0)
+    with pytest.raises(ArgumentError, match="grey_cnn: images must have 16x16 pixels or more, got 15x28"):
+        grey_cnn(Schema((1, 15, 28), torch.uint8, ("a", "b")))
+    with pytest.raises(ArgumentError, match="conv4: images must have 2x2 pixels or more, got 1x9"):
+        conv4(Schema((1, 1, 9), torch.uint8, ("a", "b")))
+    with pytest.raises(ArgumentError, match=r"conv4: widths must be .* got 3"):
+        conv4(GREY, widths=3)
+    with pytest.raises(ArgumentError, match="a width in widths must be an int >= 1, got 0"):
+        conv4(GREY, widths=(4, 0))
+    with pytest.raises(ArgumentError, match=r"depth must be 6n \+ 2, such as 20, 32, 44 or 56, got 18"):
+        cifar_resnet(COLOUR, depth=18)
+    with pytest.raises(ArgumentError, match="head must be 'linear' or 'weightnorm', got 'cosine'"):
+        cifar_resnet(COLOUR, head="cosine")
+    with pytest.raises(ArgumentError, match="shortcut must be 'zeros' or 'projection', got 'none'"):
+        cifar_resnet(COLOUR, shortcut="none")
+    with pytest.raises(ArgumentError, match="reduced_resnet18: width must be an int >= 1"):
+        reduced_resnet18(COLOUR, width=0)
     with pytest.raises(ArgumentError, match="rows must be uint8 or float32, got torch"):
         mlp(Schema((7,), torch.int64, ("a", "b")))
     with pytest.raises(ArgumentError, match="names no classes"):
