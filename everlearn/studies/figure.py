@@ -1,4 +1,4 @@
-"""The figure of a study on paper: every arm's seeds, mean and 95 % interval, with the verdicts under it."""
+"""The figure of a study on paper: each measure with every arm's seeds, mean and 95 % interval, and the curves of the arms."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,8 @@ COLOURS = {
     "baseline": "#E69F00",
     "control": "#7f7f7f",
 }  # Okabe & Ito (2008), safe for colour-blind readers
+DASHES = ("-", "--", ":", "-.")
+COLUMNS = 2  # panels side by side
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -18,21 +20,50 @@ def draw(record: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     arms = record["arms"]
-    figure, axes = pyplot.subplots(figsize=(8, 1.6 + 0.45 * len(arms)), layout="constrained")
+    panels = [("measure", name) for name in record["measures"]]
+    panels += [("curve", name) for name in dict.fromkeys(name for arm in arms for name in arm["curves"])]
+    columns = min(COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    height = 1.2 + lines * max(2.2, 0.4 + 0.38 * len(arms))
+    figure, grid = pyplot.subplots(lines, columns, figsize=(8 * columns, height), layout="constrained", squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        (_measure if panel[0] == "measure" else _curve)(axes, record, panel[1])
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    figure.suptitle(f"{record['title']}\n{record['verdict']} at {record['scale']} scale", x=0.01, ha="left", fontsize=12)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _measure(axes: Any, record: dict[str, Any], name: str) -> None:
+    """One row per arm that has the measure."""
+    arms = [arm for arm in record["arms"] if name in arm["measures"]]
     for row, arm in enumerate(reversed(arms)):
-        colour = COLOURS.get(arm["role"], "#7f7f7f")
-        axes.scatter(arm["values"], [row] * len(arm["values"]), color=colour, alpha=0.35, s=18, linewidths=0)
-        if arm["low"] is not None:
-            axes.plot([arm["low"], arm["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
-        axes.scatter([arm["mean"]], [row], color=colour, s=55, zorder=3)
-        axes.annotate(
-            f"{arm['mean']:.3f}", (arm["mean"], row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
-        )
+        found, colour = arm["measures"][name], COLOURS.get(arm["role"], "#7f7f7f")
+        axes.scatter(found["values"], [row] * len(found["values"]), color=colour, alpha=0.35, s=18, linewidths=0)
+        if found["low"] is not None:
+            axes.plot([found["low"], found["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
+        axes.scatter([found["mean"]], [row], color=colour, s=55, zorder=3)
+        place = (found["mean"], row)
+        axes.annotate(f"{found['mean']:.3f}", place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yticks(range(len(arms)), [arm["label"] for arm in reversed(arms)])
     axes.set_ylim(-0.6, len(arms) - 0.4)
-    axes.set_xlabel(f"{record['measure']}: seeds, mean and 95 % interval")
-    figure.suptitle(f"{record['title']}\n{record['verdict']} at {record['scale']} scale", x=0.01, ha="left", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(f"{record['measures'][name]}: seeds, mean and 95 % interval")
     axes.grid(axis="x", alpha=0.25)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+
+
+def _curve(axes: Any, record: dict[str, Any], name: str) -> None:
+    """One line per arm: the mean over seeds in a band from the lowest to the highest."""
+    from matplotlib import colormaps
+
+    arms = [arm for arm in record["arms"] if name in arm["curves"]]
+    hues = colormaps["tab10"].colors
+    for number, arm in enumerate(arms):
+        x, mean, low, high = zip(*arm["curves"][name], strict=True)
+        style = DASHES[number // len(hues) % len(DASHES)]
+        axes.plot(x, mean, style, color=hues[number % len(hues)], linewidth=1.6, label=arm["label"])
+        axes.fill_between(x, low, high, color=hues[number % len(hues)], alpha=0.12, linewidth=0)
+    axes.set_title(name, loc="left", fontsize=10)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.grid(alpha=0.25)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from everlearn.comparison.catalog import build_learner, build_stream
 from everlearn.core.run import run
 from everlearn.measure.matrix import AccuracyMatrix
-from everlearn.studies.study import Arm, Claim, Study
+from everlearn.studies.study import Arm, Claim, Measured, Study
 
 MARGIN = 0.10
 DIGITS, CIFAR = "digits", "CIFAR-100 superclasses"
@@ -32,7 +32,7 @@ class ReplayStudy(Study):
     name: ClassVar[str] = "replay"
     title: ClassVar[str] = "A small replay memory keeps what fine-tuning forgets"
     reference: ClassVar[str] = "Rolnick et al. (2019), arXiv 1811.11682; Chaudhry et al. (2019), arXiv 1902.10486"
-    measure_name: ClassVar[str] = "average accuracy at the end"
+    measures: ClassVar[Mapping[str, str]] = {"accuracy": "average accuracy at the end"}
 
     def seeds(self, scale: str) -> tuple[int, ...]:
         """Three seeds, or five."""
@@ -71,7 +71,7 @@ class ReplayStudy(Study):
             )
         return tuple(rows)
 
-    def measure(self, arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> float:
+    def measure(self, arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> Measured:
         """Average accuracy over the held-out sets at the end of one stream."""
         method, source, *shuffled = arm.split(", ")
         rows = f"batch={BATCH[source]}, epochs={EPOCHS[scale]}"
@@ -81,7 +81,7 @@ class ReplayStudy(Study):
         stream = build_stream(scenario, seed)
         monitor = AccuracyMatrix()
         run(build_learner(learner, stream, MODEL[source], seed), stream, monitors=[monitor])
-        return monitor.figures()["average_accuracy"]
+        return Measured({"accuracy": monitor.figures()["average_accuracy"]})
 
 
 STUDY = ReplayStudy()

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from everlearn.core.errors import ArgumentError, StateError, closest
 from everlearn.core.run import environment
 from everlearn.core.state import write_atomic
 from everlearn.measure.statistics import mean_interval
-from everlearn.studies.study import SCALES, TUNING_SEEDS, Arm, Study, overall, study_named
+from everlearn.studies.study import SCALES, TUNING_SEEDS, Arm, Measured, Study, overall, study_named
 
 Cell = tuple[str, str, str, int]  # arm, setting as JSON, scale, seed
 Watch = Callable[[float, int, int], None]
@@ -39,16 +39,23 @@ class StudyResult:
     def text(self) -> str:
         """The study in words: every arm with its interval, every claim with its verdict."""
         record = self.record
-        lines = [f"{record['title']} ({record['scale']} scale, {len(record['seeds'])} seeds)", "", f"{record['measure']}:"]
-        for arm in record["arms"]:
-            setting = ", ".join(f"{key} {value}" for key, value in arm["setting"].items())
-            interval = "" if arm["low"] is None else f"  [{arm['low']:.3f}, {arm['high']:.3f}]"
-            lines.append(f"  {arm['label']:<42} {arm['role']:<9} {arm['mean']:.3f}{interval}  {setting}")
+        lines = [f"{record['title']} ({record['scale']} scale, {len(record['seeds'])} seeds)"]
+        for measure, told in record["measures"].items():
+            lines += ["", f"{told}:"]
+            for arm in record["arms"]:
+                found = arm["measures"].get(measure)
+                if found is None:
+                    continue
+                setting = ", ".join(f"{key} {value}" for key, value in arm["setting"].items())
+                interval = "" if found["low"] is None else f"  [{found['low']:.3f}, {found['high']:.3f}]"
+                lines.append(f"  {arm['label']:<42} {arm['role']:<9} {found['mean']:.3f}{interval}  {setting}")
         lines.append("")
         for claim in record["claims"]:
             kind = "control (must not hold)" if claim["control"] else "claim"
             span = "" if claim["low"] is None else f" [{claim['low']:+.3f}, {claim['high']:+.3f}]"
-            lines.append(f"{kind}: {claim['text']}\n  difference {claim['difference']:+.3f}{span}: {claim['verdict']}")
+            means = "met" if claim["met"] else "not met"
+            told = f"  difference {claim['difference']:+.3f}{span}, asked {claim['margin']:+.3f}"
+            lines.append(f"{kind}: {claim['text']}\n{told}: {claim['verdict']} ({means} by the means)")
         return "\n".join([*lines, "", f"verdict: {record['verdict']}"])
 
 
@@ -77,25 +84,28 @@ def run_study(
     total = len(trials) + len(arms) * len(reported)
     pool = _Pool(study.name, cells, workers or os.cpu_count() or 1, total, watch)
     tuned = pool.measure(trials)
-    chosen = {arm.label: _best(arm, tuned, scale) for arm in arms}
+    chosen = {arm.label: _best(arm, tuned, scale, next(iter(study.measures))) for arm in arms}
     final = [_cell(arm.label, chosen[arm.label], scale, seed) for arm in arms for seed in reported]
     measured = pool.measure(final)
-    scores = {arm.label: [measured[_cell(arm.label, chosen[arm.label], scale, seed)] for seed in reported] for arm in arms}
-    judged = [claim.judge(scores) for claim in study.claims(scale)]
-    rows = []
-    for arm in arms:
-        mean, low, high = mean_interval(scores[arm.label])
-        rows.append(
-            {"label": arm.label, "role": arm.role, "setting": dict(chosen[arm.label]), "values": scores[arm.label]}
-            | {"mean": mean, "low": low, "high": high}
-        )
+    found = {arm.label: [measured[_cell(arm.label, chosen[arm.label], scale, seed)] for seed in reported] for arm in arms}
+    main = next(iter(study.measures))
+    judged = [
+        claim.judge({label: _scores(cells, claim.measure or main) for label, cells in found.items()})
+        for claim in study.claims(scale)
+    ]
+    rows = [
+        {"label": arm.label, "role": arm.role, "setting": dict(chosen[arm.label])}
+        | {"measures": {measure: _interval(_scores(found[arm.label], measure)) for measure in found[arm.label][0].scores}}
+        | {"curves": {name: _mean_curve(found[arm.label], name) for name in found[arm.label][0].curves}}
+        for arm in arms
+    ]
     record = {
         "kind": "study",
-        "format": 1,
+        "format": 2,
         "name": study.name,
         "title": study.title,
         "reference": study.reference,
-        "measure": study.measure_name,
+        "measures": dict(study.measures),
         "scale": scale,
         "seeds": list(reported),
         "tuning_seeds": list(TUNING_SEEDS),
@@ -111,17 +121,37 @@ def run_study(
     return StudyResult(record)
 
 
+def _scores(cells: Sequence[Measured], measure: str) -> list[float]:
+    """One measure, seed by seed; empty where the arm does not have it."""
+    return [cell.scores[measure] for cell in cells if measure in cell.scores]
+
+
+def _interval(values: Sequence[float]) -> dict[str, Any]:
+    mean, low, high = mean_interval(values)
+    return {"values": list(values), "mean": mean, "low": low, "high": high}
+
+
+def _mean_curve(cells: Sequence[Measured], name: str) -> list[list[float]]:
+    """[x, mean over seeds, lowest, highest] at each x; curves of different lengths are cut to the shortest."""
+    points = []
+    for group in zip(*(cell.curves[name] for cell in cells), strict=False):
+        heights = [point[1] for point in group]
+        points.append([group[0][0], sum(heights) / len(heights), min(heights), max(heights)])
+    return points
+
+
 def _cell(arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> Cell:
     return arm, json.dumps(dict(setting), sort_keys=True), scale, seed
 
 
-def _best(arm: Arm, tuned: Mapping[Cell, float], scale: str) -> Mapping[str, Any]:
+def _best(arm: Arm, tuned: Mapping[Cell, Measured], scale: str, main: str) -> Mapping[str, Any]:
     """The setting with the best mean over the tuning seeds; the first of equals."""
     if len(arm.settings) == 1:
         return arm.settings[0]
 
     def mean(setting: Mapping[str, Any]) -> float:
-        return sum(tuned[_cell(arm.label, setting, scale, seed)] for seed in TUNING_SEEDS) / len(TUNING_SEEDS)
+        scores = [tuned[_cell(arm.label, setting, scale, seed)].scores[main] for seed in TUNING_SEEDS]
+        return sum(scores) / len(scores)
 
     return max(arm.settings, key=mean)
 
@@ -137,8 +167,8 @@ class _Pool:
         self.done = 0
         self.watch = watch
 
-    def measure(self, cells: Sequence[Cell]) -> dict[Cell, float]:
-        found: dict[Cell, float] = {}
+    def measure(self, cells: Sequence[Cell]) -> dict[Cell, Measured]:
+        found: dict[Cell, Measured] = {}
         for cell in cells:
             path = self._path(cell)
             if path.exists():
@@ -153,7 +183,7 @@ class _Pool:
                 for future in as_completed(futures):
                     cell = futures[future]
                     found[cell] = future.result()
-                    write_atomic(self._path(cell), json.dumps({"cell": list(cell), "score": found[cell]}).encode())
+                    write_atomic(self._path(cell), json.dumps({"cell": list(cell), **asdict(found[cell])}).encode())
                     self._tell()
         return found
 
@@ -166,20 +196,20 @@ class _Pool:
         return self.folder / f"{hashlib.sha256(repr(cell).encode()).hexdigest()[:16]}.json"
 
 
-def _read(path: Path, cell: Cell) -> float:
+def _read(path: Path, cell: Cell) -> Measured:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise StateError(f"{path} cannot be read: {error}. Remove it and run again.") from error
     if found["cell"] != list(cell):
         raise StateError(f"{path} belongs to another cell: {found['cell']}.")
-    return float(found["score"])
+    return Measured(found["scores"], found["curves"])
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _measure(study: str, cell: Cell) -> float:
+def _measure(study: str, cell: Cell) -> Measured:
     arm, setting, scale, seed = cell
-    return float(study_named(study).measure(arm, json.loads(setting), scale, seed))
+    return study_named(study).measure(arm, json.loads(setting), scale, seed)

@@ -1,4 +1,4 @@
-"""A study: one published system, its claim as an inequality, and the experiment that tests it.
+"""A study: one published system, its claim as inequalities, and the experiment that tests them.
 
 HOLDS              the 95 % interval of  left - right - margin  over seeds lies above zero, for every claim
 DOES NOT HOLD      it lies below zero for some claim
@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
 
@@ -33,19 +33,33 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What one arm gave on one seed: scores by the name of their measure, and curves by name, each a list of (x, y)."""
+
+    scores: Mapping[str, float]
+    curves: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Claim:
-    """score[left] - score[right] >= margin. control=True marks the inequality that must not hold."""
+    """score[left] - score[right] >= margin. control=True marks the inequality that must not hold.
+
+    left or right may be "" for 0: `Claim(text, "arm", "", 0.65)` asks for a score of at least 0.65, and
+    `Claim(text, "", "arm", -0.65)` for one of at most that. measure: which of the study's measures, "" for the first.
+    """
 
     text: str
     left: str
     right: str
     margin: float = 0.0
     control: bool = False
+    measure: str = ""
 
     def judge(self, scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-        """The verdict on the scores per seed of the two arms."""
-        moved = [value - self.margin for value in scores[self.left]]
-        found = paired(moved, list(scores[self.right]))
+        """The verdict on the scores per seed of the arms; `met` says whether the means alone satisfy the inequality."""
+        count = len(scores[self.left or self.right])
+        left, right = (list(scores[side]) if side else [0.0] * count for side in (self.left, self.right))
+        found = paired([value - self.margin for value in left], right)
         low, high = found["low"], found["high"]
         verdict = UNCLEAR if low is None or high is None else HOLDS if low > 0 else FAILS if high < 0 else UNCLEAR
         shown = {key: None if found[key] is None else found[key] + self.margin for key in ("difference", "low", "high")}
@@ -55,9 +69,11 @@ class Claim:
             "right": self.right,
             "margin": self.margin,
             "control": self.control,
+            "measure": self.measure,
         } | {
             **shown,
             "p": found["p"],
+            "met": found["difference"] >= 0.0,
             "verdict": verdict,
         }
 
@@ -68,7 +84,7 @@ class Study(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     reference: ClassVar[str]
-    measure_name: ClassVar[str]
+    measures: ClassVar[Mapping[str, str]]  # name -> what it is in words; arms are tuned by the first, larger is better
 
     @abstractmethod
     def seeds(self, scale: str) -> tuple[int, ...]:
@@ -83,8 +99,8 @@ class Study(ABC):
         """The inequalities, the negative control among them."""
 
     @abstractmethod
-    def measure(self, arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> float:
-        """The score of one arm with one setting on one seed (larger is better). Runs in a process of its own."""
+    def measure(self, arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> Measured:
+        """The scores of one arm with one setting on one seed. Runs in a process of its own."""
 
 
 def overall(judged: Sequence[Mapping[str, Any]]) -> str:

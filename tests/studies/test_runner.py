@@ -7,7 +7,7 @@ import pytest
 from everlearn.core.errors import ArgumentError
 from everlearn.studies import runner
 from everlearn.studies.runner import run_study
-from everlearn.studies.study import TUNING_SEEDS, Arm, Claim, Study
+from everlearn.studies.study import TUNING_SEEDS, Arm, Claim, Measured, Study
 
 
 class Fixed(Study):
@@ -16,7 +16,7 @@ class Fixed(Study):
     name = "fixed"
     title = "A formula"
     reference = "none"
-    measure_name = "score"
+    measures = {"score": "points", "loss": "what was lost"}
 
     def __init__(self):
         self.calls = []
@@ -32,13 +32,14 @@ class Fixed(Study):
         return (
             Claim("system is better", "system", "baseline", 0.5),
             Claim("baseline is better", "baseline", "system", 0.5, control=True),
+            Claim("the system loses at most 0.2", "", "system", -0.2, measure="loss"),
         )
 
     def measure(self, arm, setting, scale, seed):
         self.calls.append((arm, setting["rate"], seed))
-        if arm == "system":
-            return setting["rate"] + 0.01 * (seed % 3)
-        return 1.1 - 0.1 * setting["rate"] + 0.01 * (seed % 2)
+        rate = setting["rate"]
+        score = rate + 0.01 * (seed % 3) if arm == "system" else 1.1 - 0.1 * rate + 0.01 * (seed % 2)
+        return Measured({"score": score, "loss": 0.1 + 0.01 * seed}, {"rise": [[1, score / 2], [2, score]]})
 
 
 @pytest.fixture
@@ -73,11 +74,13 @@ def test_every_arm_is_tuned_on_the_tuning_seeds_and_reported_on_others(study, tm
     arms = {arm["label"]: arm for arm in record["arms"]}
     assert arms["system"]["setting"] == {"rate": 2}
     assert arms["baseline"]["setting"] == {"rate": 1}
-    assert arms["system"]["values"] == pytest.approx([2.0, 2.01, 2.02])
+    assert arms["system"]["measures"]["score"]["values"] == pytest.approx([2.0, 2.01, 2.02])
+    assert arms["system"]["measures"]["loss"]["mean"] == pytest.approx(0.11)
+    assert arms["system"]["curves"]["rise"] == [pytest.approx([1, 1.005, 1.0, 1.01]), pytest.approx([2, 2.01, 2.0, 2.02])]
     tuned = {(arm, rate) for arm, rate, seed in study.calls if seed in TUNING_SEEDS}
     assert tuned == {("system", 1), ("system", 2), ("baseline", 1), ("baseline", 2)}
     assert record["verdict"] == "HOLDS"
-    assert [claim["verdict"] for claim in record["claims"]] == ["HOLDS", "DOES NOT HOLD"]
+    assert [claim["verdict"] for claim in record["claims"]] == ["HOLDS", "DOES NOT HOLD", "HOLDS"]
 
 
 def test_what_was_measured_is_not_measured_again(study, tmp_path):
@@ -94,7 +97,8 @@ def test_the_record_and_the_figure_are_written(study, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text()) == result.record
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "verdict: HOLDS" in result.text()
-    assert "control (must not hold)" in result.text()
+    assert "control (must not hold)" in result.text() and "what was lost:" in result.text()
+    assert "difference -0.110 [-0.135, -0.085], asked -0.200: HOLDS (met by the means)" in result.text()
 
 
 def test_an_unknown_scale_is_refused(study, tmp_path):

@@ -29,6 +29,16 @@ def test_the_difference_is_shown_without_the_margin():
     assert judged["low"] < 0.40 < judged["high"]
 
 
+def test_a_claim_may_stand_against_a_number():
+    scores = {"arm": [0.70, 0.71, 0.72]}
+    assert Claim("at least", "arm", "", 0.65).judge(scores)["verdict"] == HOLDS
+    assert Claim("at least", "arm", "", 0.75).judge(scores)["verdict"] == FAILS
+    most = Claim("at most", "", "arm", -0.75).judge(scores)
+    assert most["verdict"] == HOLDS and most["met"] and most["difference"] == pytest.approx(-0.71)
+    wide = Claim("at least", "arm", "", 0.70).judge({"arm": [0.60, 0.71, 0.82]})
+    assert wide["verdict"] == UNCLEAR and wide["met"]
+
+
 @pytest.mark.parametrize(
     ("verdicts", "control", "whole"),
     [
@@ -58,7 +68,8 @@ def test_every_study_has_a_system_baselines_a_control_and_fair_tuning(name, scal
     claims = study.claims(scale)
     assert {"system", "baseline"} <= {arm.role for arm in arms.values()}
     assert any(claim.control for claim in claims)
-    assert {side for claim in claims for side in (claim.left, claim.right)} <= set(arms)
+    assert {side for claim in claims for side in (claim.left, claim.right)} <= {"", *arms}
+    assert {claim.measure for claim in claims} <= {"", *study.measures}
     assert not set(study.seeds(scale)) & set(TUNING_SEEDS)
     assert len(study.seeds(scale)) >= 3
     tried = {arm.role: len(arm.settings) for arm in arms.values()}
