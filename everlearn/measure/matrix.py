@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everlearn.core.events import Event, map_x, rows, size
+from everlearn.core.events import Batch, Boundary, Event, map_x, rows, size
 from everlearn.core.learner import Learner
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.run import JUDGE_ROWS
@@ -25,12 +25,16 @@ class AccuracyMatrix(Monitor):
     Figures: matrix, names, average_accuracy, anytime_accuracy, forgetting, backward_transfer, forward_transfer (against the
     learner before its first event), baseline, per_class (one dict per checkpoint, all sets together). Curve, at checkpoints:
     average_accuracy, seen_accuracy (sets learned so far only), per_class.
+
+    seen_only: whether only classes that have come may be the answer, for every learner alike (classes announced by a boundary
+    have come). Some learners do so themselves; where one of them is compared with others, this makes the comparison fair.
     """
 
     name = "matrix"
-    parts = ("names", "matrix", "right", "labelled", "baseline", "shown")
+    parts = ("names", "matrix", "right", "labelled", "baseline", "shown", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, seen_only: bool = False) -> None:
+        self.seen_only = seen_only
         self._begin(())
 
     def _begin(self, classes: tuple[str, ...]) -> None:
@@ -41,6 +45,7 @@ class AccuracyMatrix(Monitor):
         self.labelled: list[list[int]] = []
         self.baseline: list[float] = []
         self.shown = 0  # checkpoints that are on the curve
+        self.seen = torch.zeros(len(classes) if self.seen_only else 0, dtype=torch.bool)
 
     def start(self, learner: Learner, stream: Stream) -> None:
         self._begin(stream.schema.classes)
@@ -52,7 +57,14 @@ class AccuracyMatrix(Monitor):
         return False
 
     def observe(self, step: Step, learner: Learner) -> None:
-        """Only held-out sets count here."""
+        """Only held-out sets count here, and which classes have come where that matters."""
+        if not self.seen_only:
+            return
+        event = step.event
+        if isinstance(event, Boundary):
+            self.seen[list(event.classes)] = True
+        elif isinstance(event, Batch) and event.y is not None:
+            self.seen[event.y.cpu()] = True
 
     def judge(self, checkpoint: int, index: int, held_out: HeldOut, scores: Tensor) -> None:
         if index == 0:
@@ -60,6 +72,8 @@ class AccuracyMatrix(Monitor):
             self.matrix.append([])
             self.right.append([0] * len(self.classes))
             self.labelled.append([0] * len(self.classes))
+        if self.seen_only and bool(self.seen.any()):
+            scores = scores.masked_fill(~self.seen, -torch.inf)
         hits = metrics.guesses(scores, held_out.y, masked=held_out.task is not None) == held_out.y
         self.names.append(held_out.name)
         self.matrix[-1].append(_mean(hits))

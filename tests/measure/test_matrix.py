@@ -90,3 +90,28 @@ def test_the_baseline_is_the_learner_before_its_first_event(incremental, network
 def test_a_stream_that_was_never_judged_has_no_figures(incremental):
     found = run(Latest(), incremental(checkpoints=()), monitors=[AccuracyMatrix()]).figures["matrix"]
     assert found["matrix"] == [] and found["average_accuracy"] is None and found["forgetting"] is None
+
+
+class Backwards(Learner):
+    """Prefers the class with the highest number, whatever it has seen."""
+
+    name = "backwards"
+    parts = ()
+
+    def predict(self, x):
+        return torch.arange(3.0).expand(len(x), 3)
+
+    def update(self, batch):
+        return {}
+
+    def boundary(self, boundary):
+        pass
+
+
+def test_only_classes_that_came_compete_where_that_is_asked(incremental):
+    """Classes come as 0, 1, 2: masked, the highest class that came wins; unmasked, class 2 wins from the start."""
+    plain, masked = AccuracyMatrix(), AccuracyMatrix(seen_only=True)
+    run(Backwards(), incremental(checkpoints=(11, 22, 36)), monitors=[plain])
+    run(Backwards(), incremental(checkpoints=(11, 22, 36)), monitors=[masked])
+    assert plain.figures()["matrix"] == [[0.0, 0.0, 1.0]] * 3
+    assert masked.figures()["matrix"] == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
