@@ -4,7 +4,7 @@ Model, optimiser and step counter are state. Where the model draws random number
 (seed, step number), so a resumed run draws the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -19,7 +19,10 @@ STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
 
 
 class Descent:
-    """Steps a model down a loss. `descent(lambda: loss)` makes one step and returns the loss, detached."""
+    """Steps a model down a loss. `descent(lambda: loss)` makes one step and returns the loss, detached.
+
+    A method that puts a step together itself asks for `gradients(...)` and takes the step by `follow(...)`.
+    """
 
     parts = ("model", "optimizer", "steps")
 
@@ -40,17 +43,25 @@ class Descent:
 
     def __call__(self, loss: Callable[[], Tensor]) -> Tensor:
         """One step: the loss is evaluated in training mode, differentiated, and followed downhill."""
+        value, gradients = self.gradients(loss)
+        self.follow(gradients)
+        return value
+
+    def gradients(self, loss: Callable[[], Tensor], *labels: object) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """(loss, its gradient by parameter) in training mode, without a step; None for parameters that play no part.
+
+        labels: tell apart the losses of one step, so that each draws random numbers (dropout) of its own.
+        """
         if not self.model.training:
             self.model.train()
-        with isolated(self.seed, "descent", self.steps) if self._stochastic else nullcontext():
+        with isolated(self.seed, "descent", self.steps, *labels) if self._stochastic else nullcontext():
             value = loss()
             gradients = torch.autograd.grad(value, self.parameters, allow_unused=True)
-        self._follow(gradients)
-        self.steps += 1
-        return value.detach()
+        return value.detach(), gradients
 
-    def _follow(self, gradients: tuple[Tensor | None, ...]) -> None:
+    def follow(self, gradients: Sequence[Tensor | None]) -> None:
         """Take the step: w - rate * gradient at once where that is all the optimiser does, else through the optimiser."""
+        self.steps += 1
         complete = all(gradient is not None for gradient in gradients)  # `None in` would compare tensors, 20 us for each
         if self.rate is not None and complete:
             with torch.no_grad():

@@ -46,6 +46,29 @@ def test_slopes_do_not_add_up_over_steps():
     assert same(capture(model), capture(bare))
 
 
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), SGD(lr=0.1, momentum=0.9), Adam()], ids=repr)
+def test_following_the_gradients_is_the_step(optimizer):
+    whole, parted = Descent(network(0.5), optimizer), Descent(network(0.5), optimizer)
+    for _ in range(3):
+        value, gradients = parted.gradients(lambda: nn.functional.cross_entropy(parted.model(X), Y))
+        assert not value.requires_grad
+        parted.follow(gradients)
+        assert torch.equal(value, step(whole))
+    assert same(capture(whole), capture(parted))
+
+
+def test_gradients_change_nothing_and_labels_tell_losses_of_one_step_apart():
+    descent = Descent(network(0.5), SGD())
+    before = capture(descent)
+
+    def loss(*labels):
+        return descent.gradients(lambda: nn.functional.cross_entropy(descent.model(X), Y), *labels)[0].item()
+
+    assert loss() == loss() and loss("memory") == loss("memory")
+    assert loss() != loss("memory")
+    assert same(before, capture(descent))
+
+
 def test_dropout_comes_from_the_seed_and_the_step():
     torch.manual_seed(5)
     first = Descent(network(0.5), SGD(), seed=3)
