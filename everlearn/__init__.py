@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AGEM": "learners.agem",
     "Adapter": "core.learner",
     "Agent": "core.agent",
     "Batch": "core.events",
@@ -18,16 +19,19 @@ _PUBLIC = {
     "DERpp": "learners.derpp",
     "Data": "data.dataset",
     "Decision": "core.agent",
+    "ERACE": "learners.er_ace",
     "EverlearnError": "core.errors",
     "Feedback": "core.events",
     "FineTune": "learners.fine_tune",
     "Frozen": "learners.frozen",
+    "HPCR": "learners.hpcr",
     "HeldOut": "core.stream",
     "Learner": "core.learner",
     "Memory": "data.memory",
     "Monitor": "core.monitor",
     "NearestClassMean": "learners.nearest_class_mean",
     "OnlineEWC": "learners.online_ewc",
+    "PCR": "learners.pcr",
     "Replay": "learners.replay",
     "Result": "core.run",
     "Retrain": "learners.retrain",
