@@ -27,6 +27,7 @@ _PUBLIC = {
     "HPCR": "learners.hpcr",
     "HeldOut": "core.stream",
     "Learner": "core.learner",
+    "MIR": "learners.mir",
     "Memory": "data.memory",
     "Monitor": "core.monitor",
     "NearestClassMean": "learners.nearest_class_mean",
