@@ -61,15 +61,16 @@ def _final(package: str, base: type) -> dict[str, Any]:
 
 @cache
 def values() -> dict[str, Any]:
-    """Optimisers, losses, memory rules, views, refit policies and detectors: the values that learners take."""
+    """Optimisers, losses, memory rules, views, refit policies and detectors, which learners take, and what scenarios take."""
     from everlearn.data.memory import RULES
+    from everlearn.data.scenarios import VALUES
     from everlearn.data.views import Views
     from everlearn.measure.drift import DETECTORS
     from everlearn.nn.criteria import LOSSES
     from everlearn.optim.optimizers import OPTIMIZERS
     from everlearn.optim.refit import REFIT
 
-    return {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, Views.name: Views}
+    return {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, **VALUES, Views.name: Views}
 
 
 @cache
@@ -122,8 +123,9 @@ def stream_text(text: str, *, target: str | None = None, time: str | None = None
 def build_stream(text: str, seed: int) -> Stream:
     """The stream of a call string. The seed reaches every scenario that was not given one of its own."""
     from everlearn.data.load import load
+    from everlearn.data.scenarios import VALUES
 
-    stream = _seeded(parse(text), {**scenarios(), **sources()}, load, seed)
+    stream = _seeded(parse(text), {**VALUES, **scenarios(), **sources()}, load, seed)
     if not isinstance(stream, Stream):
         raise SpecError(
             f"{text} gives {type(stream).__name__}, not a stream; wrap a data set in a scenario such as split({text})."

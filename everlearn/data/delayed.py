@@ -20,6 +20,7 @@ from everlearn.core.stream import Stream
 from everlearn.data.indexed import Indexed, place
 from everlearn.data.naming import named
 from everlearn.data.prefix import Prefix
+from everlearn.data.recurring import Recurring
 
 
 @named
@@ -107,7 +108,7 @@ class Delayed(Stream):
 
 def event_sizes(stream: Stream) -> Sequence[int]:
     """The number of rows of each event, 0 for a boundary. Streams from elsewhere are walked through once."""
-    if isinstance(stream, (Indexed, Delayed)):
+    if isinstance(stream, (Indexed, Recurring, Delayed)):
         return stream.sizes()
     if isinstance(stream, Prefix):
         return event_sizes(stream.stream)[: len(stream)]

@@ -5,6 +5,7 @@
 | `split`, `tasks`, `blurry` | which classes come |
 | `permuted`, `rotated` | what inputs look like |
 | `label_shift` | how often each class comes |
+| `recurring` | which few classes a task has; they come back |
 | `prequential` | whatever changed in the data set, in the order of time |
 | `iid` | nothing: the control |
 | `delayed` | when answers come, if they come |
@@ -12,13 +13,17 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from everlearn.core.stream import Stream
+from everlearn.data.class_schedule import Imbalanced
+from everlearn.data.corruption import Corrupted
 from everlearn.data.delayed import delayed
 from everlearn.data.domain import permuted, rotated
 from everlearn.data.label_shift import label_shift
 from everlearn.data.prefix import prefix
 from everlearn.data.prequential import iid, prequential
+from everlearn.data.recurring import recurring
 from everlearn.data.split import blurry, split, tasks
 
 SCENARIOS: dict[str, Callable[..., Stream]] = {
@@ -28,8 +33,12 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "permuted": permuted,
     "rotated": rotated,
     "label_shift": label_shift,
+    "recurring": recurring,
     "prequential": prequential,
     "iid": iid,
     "delayed": delayed,
     "prefix": prefix,
 }
+VALUES: dict[str, Any] = {
+    item.name: item for item in (Imbalanced, Corrupted)
+}  # arguments that are named by calls themselves

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from everlearn.core.spec import build, parse
-from everlearn.data.scenarios import SCENARIOS
+from everlearn.data.scenarios import SCENARIOS, VALUES
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -28,6 +28,7 @@ def test_every_scenario_is_found_by_its_name_and_documented(name):
         "permuted(digits, experiences=2, epochs=2)",
         "rotated(digits, degrees=(0, 22.5))",
         "label_shift(digits, kind='gradual', concentration=1.0)",
+        "recurring(digits, tasks=20, class_prob=imbalanced(exponent=2, slope=0.05), drop_after=(10, (3, 4)))",
         "prequential(digits, batch=5, test=0.1)",
         "iid(digits, deployed=0.2)",
         "delayed(split(digits), delay=2, jitter=1, missing=0.5)",
@@ -35,5 +36,5 @@ def test_every_scenario_is_found_by_its_name_and_documented(name):
     ],
 )
 def test_what_a_stream_is_called_can_be_typed(digits, text):
-    stream = build(parse(text), {**SCENARIOS, "digits": digits})
+    stream = build(parse(text), {**VALUES, **SCENARIOS, "digits": digits})
     assert stream.name == text == repr(stream)
