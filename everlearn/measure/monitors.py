@@ -2,6 +2,7 @@
 
 from everlearn.core.monitor import Monitor
 from everlearn.core.stream import Stream
+from everlearn.measure.accumulation import KnowledgeAccumulation
 from everlearn.measure.cost import Cost
 from everlearn.measure.drift_monitor import DriftMonitor
 from everlearn.measure.matrix import AccuracyMatrix
@@ -16,7 +17,7 @@ def standard(stream: Stream) -> list[Monitor]:
     monitors: list[Monitor] = [Prequential()]
     if len(stream.held_out) and len(stream.checkpoints):
         monitors.append(AccuracyMatrix())
-    monitors.append(Plasticity())
+    monitors += [KnowledgeAccumulation(), Plasticity()]
     if stream.headline == "prequential":
         monitors.append(DriftMonitor())
     return [*monitors, MemoryUse(), Cost()]

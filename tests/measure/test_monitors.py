@@ -13,6 +13,10 @@ KEYS = {  # docs/architecture.md
     "matrix": {
         "matrix", "names", "average_accuracy", "anytime_accuracy", "forgetting", "backward_transfer", "forward_transfer", "per_class",
     },
+    "accumulation": {
+        "curve", "end", "level", "instability", "per_class", "by_frequency", "forgetting_curve", "returning", "recurrence", "unit",
+        "window", "passes",
+    },
     "plasticity": {"active_units", "effective_rank", "weight_norm"},
     "drift": {"alarms", "scores"},
     "memory": {"seen", "stored", "replayed", "bytes", "capacity"},
@@ -27,10 +31,12 @@ def names(stream):
 
 
 def test_which_monitors_there_are(incremental):
-    assert names(incremental()) == ["prequential", "matrix", "plasticity", "memory", "cost"]
-    assert names(incremental(headline="prequential")) == ["prequential", "matrix", "plasticity", "drift", "memory", "cost"]
-    assert names(incremental(held_out=())) == ["prequential", "plasticity", "memory", "cost"]
-    assert names(incremental(checkpoints=())) == ["prequential", "plasticity", "memory", "cost"]
+    assert names(incremental()) == ["prequential", "matrix", "accumulation", "plasticity", "memory", "cost"]
+    assert names(incremental(headline="prequential")) == [
+        "prequential", "matrix", "accumulation", "plasticity", "drift", "memory", "cost",
+    ]  # fmt: skip
+    assert names(incremental(held_out=())) == ["prequential", "accumulation", "plasticity", "memory", "cost"]
+    assert names(incremental(checkpoints=())) == ["prequential", "accumulation", "plasticity", "memory", "cost"]
     assert all(
         isinstance(monitor, Monitor) and set(monitor.parts) <= set(vars(monitor)) for monitor in standard(incremental())
     )
