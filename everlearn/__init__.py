@@ -37,6 +37,7 @@ _PUBLIC = {
     "Result": "core.run",
     "Retrain": "learners.retrain",
     "RiverModel": "learners.river_model",
+    "SCR": "learners.scr",
     "Schema": "core.stream",
     "SklearnEstimator": "learners.sklearn_estimator",
     "Step": "core.monitor",
