@@ -74,3 +74,21 @@ class Data:
         """The rows that an index names, without the test part."""
         time = None if self.time is None else self.time[index]
         return replace(self, x=self.x[index], y=self.y[index], time=time, test_x=None, test_y=None)
+
+    def per_class(self, train: int, test: int) -> "Data":
+        """The first `train` rows of each class to learn from and the first `test` of its test part; fewer where there are fewer.
+
+        Raises DataError where the data set has no test part of its own.
+        """
+        if self.test_x is None or self.test_y is None:
+            raise DataError(f"{self.name}: it has no test part of its own to take rows of each class from.")
+        few, judged = self.take(_first(self.y, train)), _first(self.test_y, test)
+        return replace(few, test_x=self.test_x[judged], test_y=self.test_y[judged])
+
+
+def _first(labels: Tensor, count: int) -> Tensor:
+    """The numbers of the first `count` rows of each class, rising."""
+    order = torch.sort(labels, stable=True).indices
+    counts = torch.bincount(labels)
+    rank = torch.arange(len(labels)) - (torch.cumsum(counts, 0) - counts)[labels[order]]
+    return order[rank < count].sort().values

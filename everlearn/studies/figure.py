@@ -6,6 +6,7 @@ from typing import Any
 COLOURS = {
     "system": "#0072B2",
     "baseline": "#E69F00",
+    "part": "#56B4E9",
     "control": "#7f7f7f",
 }  # Okabe & Ito (2008), safe for colour-blind readers
 DASHES = ("-", "--", ":", "-.")

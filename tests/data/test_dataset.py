@@ -68,3 +68,15 @@ def test_its_text_is_one_line_and_holds_no_rows():
         test_y=torch.tensor([0, 1]),
     )
     assert repr(official) == "Data(pets: 4 rows of 3 float32, 2 classes, 2 test rows)"
+
+
+def test_the_first_rows_of_each_class():
+    labels = torch.tensor([0, 1, 1, 0, 0, 1, 2])
+    data = Data(
+        "kinds", torch.arange(7.0)[:, None], labels, ("a", "b", "c"), test_x=torch.arange(7.0)[:, None] + 10, test_y=labels
+    )
+    few = data.per_class(2, 1)
+    assert few.x.flatten().tolist() == [0, 1, 2, 3, 6] and few.y.tolist() == [0, 1, 1, 0, 2]
+    assert few.test_x.flatten().tolist() == [10, 11, 16] and few.test_y.tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match="no test part"):
+        few.take(torch.tensor([0, 1])).per_class(1, 1)

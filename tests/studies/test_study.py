@@ -72,5 +72,5 @@ def test_every_study_has_a_system_baselines_a_control_and_fair_tuning(name, scal
     assert {claim.measure for claim in claims} <= {"", *study.measures}
     assert not set(study.seeds(scale)) & set(TUNING_SEEDS)
     assert len(study.seeds(scale)) >= 3
-    tried = {arm.role: len(arm.settings) for arm in arms.values()}
-    assert tried["baseline"] >= tried["system"], "a baseline is tuned less than the system"
+    tried = {role: max(len(arm.settings) for arm in arms.values() if arm.role == role) for role in ("system", "baseline")}
+    assert tried["baseline"] >= tried["system"], "the baselines are tuned less than the system"
