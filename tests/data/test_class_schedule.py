@@ -62,7 +62,7 @@ def test_exponent_zero_is_uniform_and_more_is_more_uneven():
 
 
 def test_a_slope_that_makes_a_probability_negative_is_refused():
-    with pytest.raises(ArgumentError, match="slope=0.2 makes the probability of the last of 10 classes negative"):
+    with pytest.raises(ArgumentError, match=r"slope=0\.2 makes the probability of the last of 10 classes negative"):
         Imbalanced(slope=0.2).probabilities(10)
     with pytest.raises(ArgumentError, match="imbalanced: exponent must be a number between 0 and 100, got -1"):
         Imbalanced(exponent=-1)
