@@ -33,6 +33,7 @@ _PUBLIC = {
     "NearestClassMean": "learners.nearest_class_mean",
     "OnlineEWC": "learners.online_ewc",
     "PCR": "learners.pcr",
+    "Recurrence": "data.occurrence",
     "Replay": "learners.replay",
     "Result": "core.run",
     "Retrain": "learners.retrain",
