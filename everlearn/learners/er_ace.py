@@ -15,7 +15,6 @@ from everlearn.core.events import Batch, Boundary, Metrics, X, join
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
 from everlearn.data.memory import Memory, Reservoir, Rule
-from everlearn.nn.criteria import Masked
 from everlearn.nn.losses import counted_cross_entropy, present
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
@@ -44,7 +43,7 @@ class ERACE(Learner):
     """
 
     name = "er_ace"
-    parts = ("descent", "guard", "memory", "criterion", "seen")
+    parts = ("descent", "guard", "memory", "seen")
 
     def __init__(
         self,
@@ -73,7 +72,6 @@ class ERACE(Learner):
         self.descent = Descent(model, optimizer, seed)
         self.guard = Guard(self.name, count_outputs(model), model=model)
         self.memory = Memory(capacity, keep=keep, seed=seed)
-        self.criterion = Masked("batch").make(self.name)
         self.seen = torch.zeros(0)  # (classes,) 1 for those that came; as wide as the scores once there are some
         self._together = merged or not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
@@ -97,7 +95,7 @@ class ERACE(Learner):
             own, old = self._scores(x, None if drawn is None else drawn["x"], len(y))
             came = present(y, own.shape[1])
             self.seen = torch.maximum(self.seen, came) if len(self.seen) else came
-            value = self.criterion(own, y)
+            value = counted_cross_entropy(own, y, came)
             return value if drawn is None else value + counted_cross_entropy(old, drawn["y"], self.seen)
 
         return self.descent(loss)
