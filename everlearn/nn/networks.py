@@ -45,6 +45,24 @@ class Scale(nn.Module):
         return scaled - self.shift if self.shift else scaled
 
 
+class ChannelsLast(nn.Module):
+    """The same images (batch, channels, height, width), in memory pixel by pixel instead of plane by plane.
+
+    Convolutions, pooling and batch norm keep that order and take two thirds of the time in it (group norm takes more).
+
+    >>> import torch
+    >>> seen = ChannelsLast()(torch.arange(8.0).view(1, 2, 2, 2))
+    >>> seen.shape, seen.stride()
+    (torch.Size([1, 2, 2, 2]), (8, 1, 4, 2))
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 1:
+            return x.contiguous(memory_format=torch.channels_last)
+        batch, _, height, width = x.shape  # of one plane both orders are one: only the strides tell which is meant
+        return x.contiguous().view(batch, height, width, 1).permute(0, 3, 1, 2)
+
+
 def linear(schema: Schema) -> nn.Module:
     """Softmax regression: one linear layer on the flattened row.
 
@@ -107,7 +125,8 @@ def small_cnn(schema: Schema, width: int = 32) -> nn.Module:
 def grey_cnn(schema: Schema) -> nn.Module:
     """The small network of digits: 5x5 convolutions of 10 and 20 channels, each with 2x2 max-pooling and ReLU, then 50 units.
 
-    At 1x28x28 and 10 classes it has 21,840 weights. Bytes are scaled to 0..1. Other channels and sizes are taken as they come.
+    At 1x28x28 and 10 classes it has 21,840 weights. Bytes are scaled to -0.5..0.5: from 0..1 plain gradient descent takes three
+    times as many steps until it begins to learn. Other channels and sizes are taken as they come.
 
     Raises ArgumentError where rows are not images of 16x16 pixels or more (smaller ones leave nothing after the second pooling).
 
@@ -121,7 +140,8 @@ def grey_cnn(schema: Schema) -> nn.Module:
     channels, height, width = _image("grey_cnn", schema, least=16)
     sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
     return nn.Sequential(
-        *_front("grey_cnn", schema, shift=0.0),
+        *_front("grey_cnn", schema),
+        ChannelsLast(),
         *(nn.Conv2d(channels, 10, 5), nn.MaxPool2d(2), nn.ReLU()),
         *(nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(20 * math.prod(sides), 50), nn.ReLU(), nn.Linear(50, schema.outputs)),
@@ -149,13 +169,14 @@ def conv4(schema: Schema, widths: tuple[int, ...] = (16, 32, 64, 64)) -> nn.Modu
             f"conv4: widths must be the channels of the convolutions such as (16, 32, 64, 64), got {widths!r}."
         )
     channels, *plane = _image("conv4", schema, least=2)
-    layers = _front("conv4", schema, shift=0.0)
+    layers = [*_front("conv4", schema, shift=0.0), ChannelsLast()]
     for layer, width in enumerate(widths, start=1):
         check_count("conv4", "a width in widths", width)
-        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
         if layer < len(widths) and min(plane) >= HALVED:
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(2))  # ahead of ReLU, which gives the same from four times the numbers
             plane = [side // 2 for side in plane]
+        layers.append(nn.ReLU())
         channels = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, schema.outputs))
 
@@ -184,6 +205,7 @@ def reduced_resnet18(schema: Schema, width: int = 20) -> nn.Module:
     d = widths[-1] * math.prod(side // part for side, part in zip(plane, window, strict=True))
     return nn.Sequential(
         *_front("reduced_resnet18", schema, shift=0.0),
+        ChannelsLast(),
         *(*layers, nn.AvgPool2d(window), nn.Flatten(), nn.Linear(d, schema.outputs)),
     )
 
@@ -221,6 +243,7 @@ def cifar_resnet(
     last = nn.Linear if head == "linear" else UnitLinear
     return nn.Sequential(
         *_front("cifar_resnet", schema),
+        ChannelsLast(),
         *(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last(widths[-1], schema.outputs)),
     )
 
