@@ -13,6 +13,7 @@ from everlearn.core.stream import Schema
 from everlearn.nn.features import features, last_linear
 from everlearn.nn.networks import (
     NETWORKS,
+    ChannelsLast,
     Scale,
     auto,
     cifar_resnet,
@@ -165,7 +166,7 @@ def test_weights_of_the_reduced_resnet_by_hand():
     assert weights(reduced_resnet18(COLOUR)) == by_hand + 160 * 10 + 10
     hundred = Schema((3, 32, 32), torch.uint8, tuple(str(number) for number in range(100)))
     assert weights(reduced_resnet18(hundred)) == 1_109_240
-    assert reduced_resnet18(COLOUR, width=3)[1].out_channels == 3
+    assert sizes(reduced_resnet18(COLOUR, width=3))[0] == (3, 3, 3, 3)
 
 
 @pytest.mark.parametrize(("side", "d"), [(32, 160), (84, 640), (28, 160), (64, 640), (8, 160)])
@@ -210,7 +211,47 @@ def test_the_last_layer_is_linear_with_one_row_per_class(name):
     assert last_linear(network) is network[-1] and network[-1].out_features == 10
 
 
-@pytest.mark.parametrize("name", ["conv4", "grey_cnn", "reduced_resnet18"])
+def test_conv4_by_hand():
+    network = conv4(GREY).train()
+    convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
+    norms = [layer for layer in network if isinstance(layer, nn.BatchNorm2d)]
+    x = rows(GREY, 4)
+    z = x.float() / 255
+    for number, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True)):
+        z = nn.functional.conv2d(z, convolution.weight, padding=1)
+        z = (z - z.mean((0, 2, 3), keepdim=True)) / (z.var((0, 2, 3), keepdim=True, correction=0) + norm.eps).sqrt()
+        z = z.clamp(min=0)
+        z = nn.functional.max_pool2d(z, 2) if number < 3 else z.mean((2, 3))
+    assert torch.allclose(network(x), z @ network[-1].weight.T + network[-1].bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 3), (2, 3, 4, 3), (1, 2, 5, 5)])
+def test_channels_last_changes_the_order_in_memory_alone(shape):
+    x = torch.arange(torch.tensor(shape).prod()).reshape(shape).float()
+    for given in (x, x.transpose(2, 3), x[:, :, ::2]):
+        seen = ChannelsLast()(given)
+        _, channels, _, width = seen.shape
+        assert torch.equal(seen, given)
+        assert seen.stride()[1:] == (1, channels * width, channels)
+    assert torch.equal(x, torch.arange(x.numel()).reshape(shape))
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet", "conv4", "grey_cnn", "reduced_resnet18"])
+@pytest.mark.parametrize("schema", [DIGITS, COLOUR], ids=["grey", "colour"])
+def test_convolutions_go_on_in_the_order_that_they_are_given(name, schema):
+    network = NETWORKS[name](schema)
+    orders = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda _, inputs, plane: orders.append(plane.is_contiguous(memory_format=torch.channels_last))
+            )
+    network(rows(schema, 2)).sum().backward()
+    assert orders and all(orders)
+    assert all(weight.is_contiguous() and weight.grad.is_contiguous() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["conv4", "reduced_resnet18"])
 def test_networks_whose_source_keeps_bytes_above_zero(name):
     network = NETWORKS[name](COLOUR).eval()
     floats = NETWORKS[name](Schema(COLOUR.shape, torch.float32, COLOUR.classes)).eval()
