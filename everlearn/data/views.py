@@ -1,6 +1,6 @@
 """Random views of images: crops, flips and colours, a whole batch at once.
 
-One affine map per image (crop and flip) is sampled once, bilinearly; colours are kornia's. Random numbers come from the
+Crop and flip of an image are one map of its axes, sampled once, bilinearly; colours are kornia's. Random numbers come from the
 generator that is handed in, so that a resumed run sees the same views.
 
 Reference: Lin et al. (2023), PCR, arXiv 2304.04408 (the family and its values); Riba et al. (2020), Kornia, WACV.
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 from everlearn.core.errors import ArgumentError, check_range
 from everlearn.core.events import X
@@ -82,12 +82,11 @@ class Views:
         side = (low + (high - low) * draws[0]).sqrt()
         stretch = ((math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * draws[1]) / 2.0).exp()
         width, height = (side * stretch).clamp(max=1.0), (side / stretch).clamp(max=1.0)
-        theta = x.new_zeros(len(x), 2, 3)
-        theta[:, 0, 0] = torch.where(draws[4] < mirrored, -width, width)
-        theta[:, 1, 1] = height
-        theta[:, 0, 2] = (2.0 * draws[2] - 1.0) * (1.0 - width)
-        theta[:, 1, 2] = (2.0 * draws[3] - 1.0) * (1.0 - height)
-        grid = affine_grid(theta, list(x.shape), align_corners=False)
+        across = torch.where(draws[4] < mirrored, -width, width)[:, None] * _centres(x.shape[3], x)
+        across += ((2.0 * draws[2] - 1.0) * (1.0 - width))[:, None]
+        down = height[:, None] * _centres(x.shape[2], x) + ((2.0 * draws[3] - 1.0) * (1.0 - height))[:, None]
+        plane = (len(x), x.shape[2], x.shape[3])
+        grid = torch.stack([across[:, None, :].expand(plane), down[:, :, None].expand(plane)], dim=3)
         return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
     def _paint(self, x: Tensor, random: torch.Generator) -> Tensor:
@@ -115,6 +114,11 @@ class Views:
             plain = rgb_to_grayscale(x).expand_as(x)
             x = torch.where((draws[5] < self.grey)[:, None, None, None], plain, x)
         return x
+
+
+def _centres(count: int, like: Tensor) -> Tensor:
+    """(count,): the centres of pixels in a row, from -1 at its left edge to 1 at its right."""
+    return (2.0 * torch.arange(count, device=like.device) + 1.0) / count - 1.0
 
 
 def is_image(x: X) -> bool:

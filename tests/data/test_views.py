@@ -97,3 +97,18 @@ def test_impossible_views_are_refused():
             Views(**wrong)
     with pytest.raises(ArgumentError, match="views must be"):
         Viewer("pcr", "views", generator(0))
+
+
+def test_crops_are_those_of_affine_maps():
+    """The slow twin: the same draws as one matrix per image."""
+    seen = Views(scale=(0.3, 0.9), flip=0.5)(GREY, generator(8))
+    draws = torch.rand(5, 2, generator=generator(8))
+    side = (0.3 + 0.6 * draws[0]).sqrt()
+    stretch = ((3 / 4) ** (1 - draws[1]) * (4 / 3) ** draws[1]).sqrt()
+    width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+    theta = torch.zeros(2, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = torch.where(draws[4] < 0.5, -width, width), height
+    theta[:, 0, 2], theta[:, 1, 2] = (2 * draws[2] - 1) * (1 - width), (2 * draws[3] - 1) * (1 - height)
+    grid = torch.nn.functional.affine_grid(theta, list(GREY.shape), align_corners=False)
+    slow = torch.nn.functional.grid_sample(GREY, grid, padding_mode="border", align_corners=False)
+    assert torch.allclose(seen, slow, atol=1e-2)
