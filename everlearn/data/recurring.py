@@ -77,7 +77,7 @@ def recurring(
     >>> from everlearn import load
     >>> stream = recurring(load("digits"), tasks=100)
     >>> stream.classes_of(17), stream.recurrence.connected, stream.expected_gap()[0].item()
-    ((2, 8), True, 5.0)
+    ((2, 7), True, 5.0)
 
     Reference: Lesort et al. (2023), arXiv 2207.04543.
     Differs from the paper in: "iid" takes no more rows per task than the other structures; rows set aside are an equal part of
@@ -158,7 +158,7 @@ class Recurring(Stream):
         self._sizes = rows.sizes(self._walk)
         batches = announced + epochs * -(-self._sizes // batch)
         self._ends = batches.cumsum().tolist()
-        every = range(evaluate_every, tasks + 1, evaluate_every)
+        every = range(evaluate_every, tasks, evaluate_every)
         self.checkpoints = tuple(self._ends[number - 1] for number in sorted({*every, tasks}))
         self.deployed = self._ends[0]
         self._latest: tuple[int, int, Tensor] | None = None  # (task, pass, rows): kept until another is asked for

@@ -1,5 +1,7 @@
 """Recurring streams: the same whoever asks in what order, nothing judged that is learned from, quick to make, exact to resume."""
 
+import doctest
+import importlib
 import time
 from itertools import pairwise
 
@@ -115,6 +117,17 @@ def test_lifelong_brings_classes_back_with_other_content():
             assert torch.equal(event.data.y, (event.data.x[:, 0] / 10 % 2).long())
     with pytest.raises(DataError, match="whose classes have superclasses"):
         recurring(pictures(), structure="lifelong")
+
+
+def test_a_subset_of_superclasses_keeps_all_their_classes():
+    three = Data(
+        "three", 10.0 * (torch.arange(90) % 6).float()[:, None], torch.arange(90) % 6, tuple("abcdef"),
+        coarse=(0, 1, 2, 0, 1, 2), coarse_classes=("x", "y", "z"),
+    )  # fmt: skip
+    stream = recurring(three, tasks=4, structure="lifelong", subset=2)
+    values = [set(event.data.x.flatten().tolist()) for event in stream if isinstance(event, Boundary)]
+    assert stream.schema.outputs == 2 and values[0] == values[2] and values[1] == values[3]
+    assert len(values[0]) == len(values[1]) == 2 and {value + 30 for value in values[0]} == values[1]
 
 
 @pytest.mark.slow
@@ -284,9 +297,17 @@ def test_corrupted_events_are_the_same_in_any_order():
     streams = [recurring(pictures(), tasks=5, batch=16, transform=Corrupted("random")) for _ in range(2)]
     events = list(streams[0])
     assert all(same(streams[1][index], events[index]) for index in reversed(range(len(events))))
-    two = recurring(pictures(), tasks=1, batch=64, epochs=2, transform=Corrupted(4, ("gaussian_noise",)), boundaries=False)
-    first, second = (event.x[event.x[:, 0, 0, 0].argsort()] for event in two)
-    assert not torch.equal(first, second)  # new noise in every pass
+
+
+def test_noise_is_another_in_every_batch_pass_and_task():
+    """On images that are all alike the noise is all that differs."""
+    plain = Data("plain", torch.full((80, 1, 8, 8), 100, dtype=torch.uint8), torch.arange(80) % 2, ("a", "b"))
+    noisy = Corrupted(4, ("gaussian_noise",))
+    stream = recurring(plain, tasks=2, batch=16, epochs=2, validation=0.0, transform=noisy, boundaries=False)
+    assert len(stream) == 16
+    assert len({tuple(event.x.flatten().tolist()) for event in stream}) == 16
+    other = recurring(plain, tasks=2, batch=16, epochs=2, validation=0.0, transform=noisy, boundaries=False, seed=1)
+    assert not torch.equal(stream[0].x, other[0].x)
 
 
 # ---- any labelled data -----------------------------------------------------------------------------------------------------
@@ -371,7 +392,7 @@ def test_a_run_resumes_exactly(tmp_path):
     def fold(folder, **options):
         stream = build_stream(text, 0)
         learner = build_learner("fine_tune(optimizer=sgd(lr=0.01, momentum=0.9))", stream, "mlp(hidden=(16,))", 0)
-        return run(learner, stream, folder=folder, snapshot_every=7, **options)
+        return run(learner, stream, folder=folder, snapshot_every=23, **options)
 
     class Stopped(Exception):
         pass
@@ -397,3 +418,10 @@ def test_knowledge_accumulates_and_the_seed_is_handed_down():
     result = run(build_learner("fine_tune(optimizer=sgd(lr=0.01))", stream, "mlp(hidden=(50,))", 0), stream)
     held_out = stream.held_out[0]
     assert float((result.learner.predict(held_out.x).argmax(1) == held_out.y).double().mean()) > 0.5
+
+
+@pytest.mark.parametrize("name", ["recurring", "class_schedule", "task_structure", "task_rows", "occurrence", "corruption"])
+def test_examples_in_doc_strings_print_what_they_say(name):
+    found = doctest.testmod(importlib.import_module(f"everlearn.data.{name}"))
+    assert found.failed == 0
+    assert found.attempted > 0 or name == "task_structure"

@@ -72,6 +72,13 @@ def test_a_cycle_of_the_rest_begins_where_classes_are_dropped():
     assert found[75:85].tolist() == list(map(list, combinations(range(5), 2))) and found[85].tolist() == [0, 1]
 
 
+def test_a_partition_of_the_rest_begins_where_classes_are_dropped():
+    groups = walk("partition")[:5].tolist()
+    found = walk("partition", drop_after=(77, tuple(groups[3])))
+    left = [group for group in groups if group != groups[3]]
+    assert found[77:86].tolist() == [*left, *left, left[0]]
+
+
 def test_shares_are_those_of_the_walk():
     for structure in ("cycle", "partition", "iid"):
         schedule = make_schedule(structure, UNIFORM, 90, 2, 0.0, 1.0, None, 0)
