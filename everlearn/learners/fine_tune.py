@@ -14,13 +14,15 @@ from everlearn.core.learner import Learner
 from everlearn.nn.criteria import Loss, Plain
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
+from everlearn.optim.pace import TaskPace
 
 
 class FineTune(Learner):
     """Learns from each batch and keeps nothing.
 
     model: maps x to (batch, classes) scores; loss: `plain()`, or `masked(scope="batch")`, in which absent classes do not
-    compete; optimizer: `sgd(...)` or `adam(...)`; passes: gradient steps per batch.
+    compete; optimizer: `sgd(...)` or `adam(...)`; passes: gradient steps per batch; restart: make the optimiser anew at each
+    boundary; anneal: also let the rate fall along half a cosine over each pass of a task's rows.
 
     >>> import torch
     >>> from everlearn import Batch, FineTune
@@ -31,20 +33,31 @@ class FineTune(Learner):
     """
 
     name = "fine_tune"
-    parts = ("descent", "guard", "criterion")
+    parts = ("descent", "guard", "criterion", "pace")
 
     def __init__(
-        self, model: nn.Module, *, loss: Loss = Plain(), optimizer: Optimizer = SGD(), passes: int = 1, seed: int = 0
+        self,
+        model: nn.Module,
+        *,
+        loss: Loss = Plain(),
+        optimizer: Optimizer = SGD(),
+        passes: int = 1,
+        restart: bool = False,
+        anneal: bool = False,
+        seed: int = 0,
     ):
         check_count(self.name, "passes", passes)
         self.loss = loss
         self.optimizer = optimizer
         self.passes = passes
+        self.restart = restart
+        self.anneal = anneal
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
         self.guard = Guard(self.name, count_outputs(model), model=model)
         self.criterion = loss.make(self.name)
-        self.needs_boundaries = self.criterion.needs_boundaries
+        self.pace = TaskPace(self.name, restart, anneal)
+        self.needs_boundaries = self.criterion.needs_boundaries or self.pace.needs_boundaries
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -54,10 +67,12 @@ class FineTune(Learner):
         self.guard.batch(batch)
         if batch.y is None:
             return {}
+        self.pace.step(len(batch), self.descent)
         for _ in range(self.passes):
             loss = self.descent(lambda: self.criterion(self.descent.model(batch.x), batch.y))
         return {"loss": loss}
 
     def boundary(self, boundary: Boundary) -> None:
-        """Only a loss masked by task heeds a change."""
+        """A change matters to a loss masked by task, and where the optimiser begins anew."""
         self.criterion.hear(boundary)
+        self.pace.hear(boundary, self.descent)

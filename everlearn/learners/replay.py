@@ -16,6 +16,7 @@ from everlearn.data.memory import Memory, Reservoir, Rule
 from everlearn.nn.criteria import Loss, Plain
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
+from everlearn.optim.pace import TaskPace
 
 
 class Replay(Learner):
@@ -24,7 +25,7 @@ class Replay(Learner):
     model: maps x to (batch, classes) scores; capacity: rows kept in all; keep: which rows stay, `reservoir()` as published;
     replay_batch: rows drawn per step, 32 beside batches of 32 in the replay baseline of Buzzega et al. (2020, arXiv 2004.07211),
     whose memories hold 200, 500 or 5,120 rows; loss: `plain()` or `masked(scope="batch")`; optimizer: `sgd(...)` or `adam(...)`;
-    passes: gradient steps per batch, each with a draw of its own.
+    passes: gradient steps per batch, each with a draw of its own; restart, anneal: as in `fine_tune`.
 
     >>> import torch
     >>> from everlearn import Batch, Replay
@@ -41,7 +42,7 @@ class Replay(Learner):
     """
 
     name = "replay"
-    parts = ("descent", "guard", "memory", "criterion")
+    parts = ("descent", "guard", "memory", "criterion", "pace")
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class Replay(Learner):
         loss: Loss = Plain(),
         optimizer: Optimizer = SGD(),
         passes: int = 1,
+        restart: bool = False,
+        anneal: bool = False,
         seed: int = 0,
     ):
         check_count(self.name, "capacity", capacity, fix="Use fine_tune(model) to learn without replay.")
@@ -64,12 +67,15 @@ class Replay(Learner):
         self.loss = loss
         self.optimizer = optimizer
         self.passes = passes
+        self.restart = restart
+        self.anneal = anneal
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
         self.guard = Guard(self.name, count_outputs(model), model=model)
         self.memory = Memory(capacity, keep=keep, seed=seed)
         self.criterion = loss.make(self.name)
-        self.needs_boundaries = self.criterion.needs_boundaries
+        self.pace = TaskPace(self.name, restart, anneal)
+        self.needs_boundaries = self.criterion.needs_boundaries or self.pace.needs_boundaries
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -79,6 +85,7 @@ class Replay(Learner):
         self.guard.batch(batch)
         if batch.y is None:
             return {}
+        self.pace.step(len(batch), self.descent)
         for _ in range(self.passes):
             loss = self._step(batch.x, batch.y)
         self.memory.insert(x=batch.x, y=batch.y)
@@ -91,5 +98,6 @@ class Replay(Learner):
         return self.descent(lambda: self.criterion(self.descent.model(x), y))
 
     def boundary(self, boundary: Boundary) -> None:
-        """Only a loss masked by task heeds a change."""
+        """A change matters to a loss masked by task, and where the optimiser begins anew."""
         self.criterion.hear(boundary)
+        self.pace.hear(boundary, self.descent)

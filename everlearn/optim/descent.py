@@ -6,6 +6,7 @@ Model, optimiser and step counter are state. Where the model draws random number
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from everlearn.core.events import X
 from everlearn.core.random import isolated
 from everlearn.optim.optimizers import SGD, Optimizer
 
+CLIP_EPSILON = 1e-6  # added to a norm before it divides, as torch.nn.utils.clip_grad_norm_ does
 STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
 
 
@@ -24,7 +26,7 @@ class Descent:
     A method that puts a step together itself asks for `gradients(...)` and takes the step by `follow(...)`.
     """
 
-    parts = ("model", "optimizer", "steps")
+    parts = ("model", "optimizer", "steps", "factor")
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, seed: int = 0):
         if not isinstance(model, nn.Module):
@@ -33,12 +35,13 @@ class Descent:
             )
         self.model = model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.given = optimizer
         self.optimizer = optimizer.make(self.parameters)
         self.seed = seed
         self.steps = 0
-        self.rate = (
-            optimizer.lr if optimizer == SGD(lr=optimizer.lr) else None
-        )  # of plain descent, without momentum or decay
+        plain = replace(optimizer, clip=None) == SGD(lr=optimizer.lr)
+        self.rate = optimizer.lr if plain else None  # of plain descent, without momentum or decay
+        self.factor = 1.0  # of the rate
         self._stochastic = any(isinstance(module, STOCHASTIC) for module in model.modules())
 
     def __call__(self, loss: Callable[[], Tensor]) -> Tensor:
@@ -62,18 +65,43 @@ class Descent:
     def follow(self, gradients: Sequence[Tensor | None]) -> None:
         """Take the step: w - rate * gradient at once where that is all the optimiser does, else through the optimiser."""
         self.steps += 1
+        if self.given.clip is not None:
+            gradients = clipped(gradients, self.given.clip)
         complete = all(gradient is not None for gradient in gradients)  # `None in` would compare tensors, 20 us for each
         if self.rate is not None and complete:
             with torch.no_grad():
-                torch._foreach_add_(self.parameters, gradients, alpha=-self.rate)
+                torch._foreach_add_(self.parameters, gradients, alpha=-self.rate * self.factor)
             return
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
 
+    def scale(self, factor: float) -> None:
+        """From now on take steps of this part of the rate."""
+        self.factor = factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.given.lr * factor
+
+    def restart(self) -> None:
+        """Make the optimiser anew, without what it remembers of past gradients."""
+        self.factor = 1.0
+        self.optimizer = self.given.make(self.parameters)
+
     def predict(self, x: X) -> Tensor:
         """The model's answer in evaluation mode, without gradients. Changes nothing."""
         return evaluate(self.model, x)
+
+
+def clipped(gradients: Sequence[Tensor | None], most: float) -> list[Tensor | None]:
+    """The same gradients, shortened to norm `most` over all of them where they are longer.
+
+    >>> clipped([torch.tensor([3.0]), None, torch.tensor([4.0])], 1.0)
+    [tensor([0.6000]), None, tensor([0.8000])]
+    """
+    known = [gradient for gradient in gradients if gradient is not None]
+    norm = torch.stack(torch._foreach_norm(known)).norm()
+    shorter = iter(torch._foreach_mul(known, (most / (norm + CLIP_EPSILON)).clamp(max=1.0)))
+    return [None if gradient is None else next(shorter) for gradient in gradients]
 
 
 def evaluate(model: nn.Module, x: X) -> Tensor:

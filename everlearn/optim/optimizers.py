@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from everlearn.core.errors import check_range
+from everlearn.core.errors import ArgumentError, check_range
 from everlearn.core.spec import describe
 
 
@@ -15,7 +15,8 @@ from everlearn.core.spec import describe
 class SGD:
     """Stochastic gradient descent with momentum; fused into one kernel per step.
 
-    lr: 0.1, the rate of Chaudhry et al. (2019, arXiv 1902.10486) for replay on small images; momentum and weight_decay: 0.
+    lr: 0.1, the rate of Chaudhry et al. (2019, arXiv 1902.10486) for replay on small images; momentum and weight_decay: 0;
+    clip: the norm, over all weights, to which longer gradients are cut (None: not at all).
 
     Reference: Sutskever et al. (2013), On the importance of initialization and momentum in deep learning.
     """
@@ -23,12 +24,14 @@ class SGD:
     lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
+    clip: float | None = None
     name: ClassVar[str] = "sgd"
 
     def __post_init__(self) -> None:
         check_range("sgd", "lr", self.lr, 0.0)
         check_range("sgd", "momentum", self.momentum, 0.0, 1.0)
         check_range("sgd", "weight_decay", self.weight_decay, 0.0)
+        _check_clip("sgd", self.clip)
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The torch optimiser over these parameters."""
@@ -40,15 +43,17 @@ class SGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with decoupled weight decay. Reference: Loshchilov & Hutter (2019), arXiv 1711.05101."""
+    """Adam with decoupled weight decay; clip as in `sgd`. Reference: Loshchilov & Hutter (2019), arXiv 1711.05101."""
 
     lr: float = 0.001
     weight_decay: float = 0.0
+    clip: float | None = None
     name: ClassVar[str] = "adam"
 
     def __post_init__(self) -> None:
         check_range("adam", "lr", self.lr, 0.0)
         check_range("adam", "weight_decay", self.weight_decay, 0.0)
+        _check_clip("adam", self.clip)
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The torch optimiser over these parameters."""
@@ -56,6 +61,13 @@ class Adam:
 
     def __repr__(self) -> str:
         return describe(self)
+
+
+def _check_clip(owner: str, clip: float | None) -> None:
+    if clip is not None:
+        check_range(owner, "clip", clip, 0.0)
+        if clip == 0:
+            raise ArgumentError(f"{owner}: clip=0 leaves no step at all. Use clip=None for no limit, or clip=10.0.")
 
 
 Optimizer = SGD | Adam

@@ -67,8 +67,8 @@ class HPCRStudy(Study):
     }
 
     def seeds(self, scale: str) -> tuple[int, ...]:
-        """Three seeds, or five: class order, network, memory and views."""
-        return tuple(range(3 if scale == "quick" else 5))
+        """Three: class order, network, memory and views."""
+        return tuple(range(3))
 
     def arms(self, scale: str) -> tuple[Arm, ...]:
         """The system, its field, its parts, and the control."""
