@@ -14,9 +14,10 @@ import pytest
 from everlearn.core.errors import StateError
 from everlearn.measure.report import render, sentences, verdict_sentence, write_report
 from everlearn.measure.report.page import breaks, embedded, printable, prose, vega
+from everlearn.measure.report.plain_table import plain_table
 
 records = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_report_records.py"))))
-NAMES = ("class_incremental", "prequential", "do_not_adapt", "too_close", "with_error", "hostile")
+NAMES = ("class_incremental", "prequential", "do_not_adapt", "too_close", "with_error", "hostile", "recurring")
 VOID = {"meta", "link", "wbr", "br", "line", "img", "input"}
 
 
@@ -189,3 +190,14 @@ def test_the_report_is_written_whole_or_not_at_all(tmp_path, made, pages):
     with pytest.raises(StateError, match="cannot write"):
         write_report(made["too_close"], tmp_path / "nowhere" / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_plain_sgd_is_weighed_in_a_table_where_another_learner_stands_beside_it(made, pages):
+    table = plain_table(made["recurring"])
+    text = words_of(pages["recurring"])
+    for label, texts in table.rows:
+        assert " ".join([label, *texts]).replace("\xa0", " ") in text.replace("\xa0", " ")
+    assert " ".join(["Learner", *table.headings]).replace(" ", "") in text.replace(" ", "")
+    assert pages["recurring"].count('class="weighed"') == 1
+    alone = records.recurring(learners={"frozen": records.RECURRING["frozen"], "fine_tune": records.RECURRING["fine_tune"]})
+    assert 'class="weighed"' not in render(alone)

@@ -366,6 +366,76 @@ def with_error():
     return finish(record["learners"], record["stream"], record["config"])
 
 
+RECURRING = {
+    # label: (name, reference, peak, half, update_ms, replay rows): accuracy of a class is peak * share / (share + half)
+    "frozen": ("frozen", False, 0.18, 0.0, 0.0, 0),
+    "fine_tune": ("fine_tune", False, 0.97, 0.10, 0.38, 0),
+    "retrain": ("retrain", True, 0.96, 0.0, 30.0, 0),
+    "fine_tune(loss=masked())": ("fine_tune", False, 0.97, 0.05, 0.41, 0),
+    "replay(capacity=200)": ("replay", False, 0.95, 0.01, 0.70, 200),
+}
+
+
+def recurring(seeds=(0, 1, 2), learners=None, noise=0.01):
+    """Two of ten classes in each of 100 tasks; the first two of them come in one task of 25, the others in six of 25."""
+    learners = RECURRING if learners is None else learners
+    record = class_incremental(seeds, learners, experiences=1, steps=399, points=2)
+    labels, tasks = record["stream"]["classes"], 100
+    shares = [0.04, 0.04] + [0.24] * 8
+    checkpoints = list(range(40, 401, 40))
+    for place, (label, (_, _, peak, half, _, _)) in enumerate(learners.items()):
+        entry = next(entry for entry in record["learners"] if entry["label"] == label)
+        for run in entry["runs"]:
+            shift = float(np.random.default_rng([run["seed"], place, 3]).normal(0, noise))
+            known = {
+                text: float(np.clip(peak * share / (share + half) + shift, 0, 1))
+                for text, share in zip(labels, shares, strict=True)
+            }
+            end = float(np.mean(list(known.values())))
+            rise = [end * (1 - 0.5 ** (10 * (number + 1) / 15)) / (1 - 0.5 ** (100 / 15)) for number in range(10)]
+            run["figures"]["matrix"] |= {
+                "matrix": [[value] for value in rise], "names": ["all classes"], "average_accuracy": rise[-1], "per_class": [known] * 10,
+            }  # fmt: skip
+            run["figures"]["accumulation"] = {
+                "curve": [[10 * (number + 1), value] for number, value in enumerate(rise)],
+                "end": rise[-1],
+                "level": 0.2,
+                "instability": 0.02,
+                "per_class": known,
+                "by_frequency": [
+                    {"label": text, "frequency": share, "accuracy": known[text]}
+                    for text, share in zip(labels, shares, strict=True)
+                ],
+                "forgetting_curve": [
+                    {"tasks": [2**step // 2, 2**step - 1], "accuracy": known["9"] * (1 - half) ** step, "count": 40 - 8 * step}
+                    for step in range(5)
+                ],
+                "returning": 10,
+                "recurrence": {
+                    "tasks": tasks, "classes_per_task": 2.0, "expected_gaps": [1 / share for share in shares], "connected": True,
+                    "components": [list(range(10))],
+                },
+                "unit": "task",
+                "window": None,
+                "passes": 1,
+            }  # fmt: skip
+            run["curve"] = [
+                {
+                    "event": event,
+                    "matrix": {"average_accuracy": value},
+                    "accumulation": {"accuracy": value, "tasks": event // 4},
+                }
+                for event, value in zip(checkpoints, rise, strict=True)
+            ]
+            run["used"] = {"labels": 8000, "updates": 400, "closed": ""}
+        entry["summary"] = summary_of(entry["runs"], "accuracy")
+    record["stream"] |= {
+        "name": "recurring(digits, tasks=100)", "events": 400, "deployed": 4, "changes": [], "checkpoints": checkpoints,
+        "held_out": ["all classes"],
+    }  # fmt: skip
+    return finish(record["learners"], record["stream"], record["config"] | {"stream": "recurring(digits, tasks=100)"})
+
+
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -400,7 +470,7 @@ def large():
 
 
 def test_records_hold_what_the_architecture_lists():
-    for record in (class_incremental(), prequential()):
+    for record in (class_incremental(), prequential(), recurring()):
         assert {"kind", "format", "config", "stream", "learners", "pairs", "verdict", "environment", "seconds"} == set(
             record
         )

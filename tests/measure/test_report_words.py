@@ -12,13 +12,15 @@ from everlearn.measure.report import numbers as say
 from everlearn.measure.report import sentences, verdict_sentence
 
 records = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_report_records.py"))))
-ALL = ("class_incremental", "prequential", "do_not_adapt", "too_close", "with_error", "hostile")
+ALL = ("class_incremental", "prequential", "do_not_adapt", "too_close", "with_error", "hostile", "recurring")
 
 
 def told(record):
-    """The four answers as plain text, by the first word of their question."""
+    """The answers as plain text: four, and a fifth where plain fine-tuning stands in the comparison."""
     answers = sentences(record)
-    assert [question.split()[0] for question, _ in answers] == ["Is", "Which", "Where", "What"]
+    assert [question.split()[0] for question, _ in answers[:4]] == ["Is", "Which", "Where", "What"]
+    plain = any(entry["name"] == "fine_tune" for entry in record["learners"])
+    assert [question for question, _ in answers[4:]] == ["Is plain SGD enough on this stream?"] * plain
     return [" ".join(paragraphs).replace(say.SPACE, " ") for _, paragraphs in answers]
 
 
@@ -70,7 +72,7 @@ def test_do_not_adapt():
     record = records.do_not_adapt()
     assert record["verdict"]["code"] == "do_not_adapt"
     assert verdict_sentence(record).startswith("Do not adapt")
-    worth, which, _, _ = told(record)
+    worth, which, *_ = told(record)
     assert worth.startswith("No.")
     assert "leave the model as it is" in worth
     assert which.startswith("None: keep the frozen model.")
@@ -80,7 +82,7 @@ def test_do_not_adapt():
 def test_too_close_to_tell():
     record = records.too_close()
     assert record["verdict"]["reason"] == "reaches_zero"
-    worth, which, _, _ = told(record)
+    worth, which, *_ = told(record)
     assert worth.startswith("Too close to tell.")
     assert "The interval reaches zero" in worth
     assert "too close to tell between `replay` and `fine_tune`" in which or "between `fine_tune` and `replay" in which

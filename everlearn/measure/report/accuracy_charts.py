@@ -5,6 +5,7 @@ from typing import Any
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.changes import FORGOTTEN
 from everlearn.measure.report.reading import Entry, find
+from everlearn.measure.report.reading import plain as is_plain
 from everlearn.measure.report.scene import (
     NUMBER,
     Chart,
@@ -152,7 +153,7 @@ def forgetting(scene: Scene) -> Chart | None:
     label = order[0]
     average = sum(row["mean"] for row in first) / len(first)
     title = f"{scene.short(label)} forgot {say.points(average, 0) if average >= FORGOTTEN else 'next to nothing'} on average"
-    plain = next((key for key in order if key != label and find(scene.learners, key)["name"] == "fine_tune"), None)
+    plain = next((key for key in order if key != label and is_plain(find(scene.learners, key))), None)
     if plain is not None:
         title += f", plain fine-tuning {say.points(sum(row['mean'] for row in lost[plain]) / len(lost[plain]), 0)}"
     note = "Best accuracy at an earlier checkpoint minus accuracy at the end, mean over seeds."

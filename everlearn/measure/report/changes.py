@@ -10,6 +10,7 @@ from typing import Any
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.numbers import code
 from everlearn.measure.report.reading import Entry, find, mean, measure, of_role, retrained, short_names
+from everlearn.measure.report.reading import plain as is_plain
 from everlearn.measure.report.series import (
     best_and_last,
     class_losses,
@@ -35,7 +36,7 @@ def forgetting_and_change(record: Mapping[str, Any], verdict: Mapping[str, Any])
     learner = find(learners, verdict["learner"]) or find(learners, verdict["frozen"])
     paragraphs = []
     if learner is not None:
-        plain = next((entry for entry in of_role(learners, "learner", "outside") if entry["name"] == "fine_tune"), None)
+        plain = next(filter(is_plain, of_role(learners, "learner", "outside")), None)
         name = code(short_names(learners)[learner["label"]])
         paragraphs += [
             _forgetting(learner, plain, name),

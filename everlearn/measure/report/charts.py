@@ -8,6 +8,7 @@ are left out.
 from collections.abc import Mapping
 from typing import Any
 
+from everlearn.measure.report.accumulation_charts import absence, accumulation, frequency
 from everlearn.measure.report.accuracy_charts import classes, final_classes, forgetting, matrix
 from everlearn.measure.report.cost_chart import cost
 from everlearn.measure.report.curve_charts import drift, held_out, memory, plasticity, prequential
@@ -17,7 +18,21 @@ from everlearn.measure.report.scene import Chart, Scene
 from everlearn.measure.report.words import verdict_of
 
 LEARNERS = 16  # learners in one chart
-MAKERS = (held_out, prequential, cost, matrix, forgetting, memory, drift, final_classes, classes, plasticity)
+MAKERS = (
+    held_out,
+    accumulation,
+    prequential,
+    cost,
+    frequency,
+    absence,
+    matrix,
+    forgetting,
+    memory,
+    drift,
+    final_classes,
+    classes,
+    plasticity,
+)
 
 
 def charts(record: Mapping[str, Any]) -> list[Chart]:
@@ -32,4 +47,7 @@ def charts(record: Mapping[str, Any]) -> list[Chart]:
         if verdict["headline"] == PREQUENTIAL
         else MAKERS
     )
-    return [chart for maker in order if (chart := maker(scene)) is not None]
+    drawn = [chart for maker in order if (chart := maker(scene)) is not None]
+    if len(scene.stream.get("held_out") or []) == 1 and any(chart.name == "accumulation" for chart in drawn):
+        return [chart for chart in drawn if chart.name != "held_out"]  # the same accuracy, with less beside it
+    return drawn

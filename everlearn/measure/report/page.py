@@ -17,6 +17,8 @@ from everlearn.measure.report import numbers as say
 from everlearn.measure.report.charts import Chart, charts
 from everlearn.measure.report.measures import BY_KEY, MEASURES
 from everlearn.measure.report.palette import looks_of
+from everlearn.measure.report.plain_table import plain_table
+from everlearn.measure.report.plain_words import QUESTION
 from everlearn.measure.report.reading import find, mean, role
 from everlearn.measure.report.table import cell, columns_of, lines
 from everlearn.measure.report.words import score_in_words, sentences, verdict_of, verdict_sentence
@@ -51,6 +53,8 @@ def render(record: Mapping[str, Any]) -> str:
         headline=verdict_sentence(record),
         tiles=tiles(record),
         answers=sentences(record),
+        plain_question=QUESTION,
+        plain=plain_table(record),
         columns=columns_of(record),
         lines=lines(record),
         score=score_in_words(record),

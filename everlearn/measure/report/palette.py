@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everlearn.measure.report.reading import Entry, role
+from everlearn.measure.report.reading import plain as is_plain
 
 HUES = 6
 DASHES = ([], [7, 3], [2, 2], [9, 3, 2, 3])
@@ -50,5 +51,5 @@ def looks(learners: Sequence[Entry], first: Sequence[str | None] = ()) -> dict[s
 
 def looks_of(learners: Sequence[Entry], verdict: Mapping[str, Any]) -> dict[str, Look]:
     """The looks of a record: the learners that its verdict names, and plain fine-tuning, take the first hues."""
-    plain = [entry["label"] for entry in learners if entry.get("name") == "fine_tune"]
+    plain = [entry["label"] for entry in learners if is_plain(entry)]
     return looks(learners, [verdict["learner"], verdict["runner_up"], *plain])

@@ -64,6 +64,16 @@ def ranked(learners: Sequence[Entry]) -> list[Entry]:
     return of_role(learners, "frozen", "learner", "outside", "reference") + of_role(learners, "failed")
 
 
+def masked(entry: Entry) -> bool:
+    """Whether a learner's loss is masked to the classes at hand, as its call string tells."""
+    return "masked(" in str(entry["label"])
+
+
+def plain(entry: Entry) -> bool:
+    """Whether a learner is plain fine-tuning: no memory, no penalty, the loss over all classes."""
+    return entry.get("name") == "fine_tune" and not masked(entry)
+
+
 def find(learners: Sequence[Entry], label: str | None) -> Entry | None:
     """The learner of a label."""
     return next((entry for entry in learners if entry["label"] == label), None)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from everlearn.measure.report.plain_words import plain_sentence
 from everlearn.measure.report.table import columns_of, lines
 from everlearn.measure.report.words import sentences, verdict_of, verdict_sentence
 
@@ -53,11 +54,13 @@ def terminal_table(record: Mapping[str, Any]) -> "Table":
 
 
 def _notes(record: Mapping[str, Any]) -> list["Text"]:
-    """Why learners failed, and the verdict."""
+    """Why learners failed, the verdict, and whether plain SGD is enough."""
     from rich.text import Text
 
     failed = [Text(f"{line.label} failed: {line.error}", style="red") for line in lines(record) if line.error]
-    return [*failed, Text(_plain(verdict_sentence(record)), style=STYLES[verdict_of(record)["code"]])]
+    verdict = Text(_plain(verdict_sentence(record)), style=STYLES[verdict_of(record)["code"]])
+    enough = plain_sentence(record)
+    return [*failed, verdict, *([Text(_plain(enough))] if enough else [])]
 
 
 def terminal_summary(record: Mapping[str, Any]) -> "Text":

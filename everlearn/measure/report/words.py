@@ -1,4 +1,4 @@
-"""What the figures say, in plain sentences: the verdict, and answers to the four questions that a report must answer.
+"""What the figures say, in plain sentences: the verdict, and answers to the questions that a report must answer.
 
 Pure functions of the comparison record. Call strings stand between backticks, which pages and terminals set in their own way.
 Accuracies are percent, differences of accuracies are points (percentage points), intervals are 95 % over seeds.
@@ -10,8 +10,11 @@ from typing import Any
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.changes import forgetting_and_change
 from everlearn.measure.report.costs import costs
+from everlearn.measure.report.differences import compared, with_interval
 from everlearn.measure.report.numbers import code
+from everlearn.measure.report.plain_words import QUESTION, plain_answer
 from everlearn.measure.report.reading import PREQUENTIAL, Entry, difference, find, mean, of_role, short_names
+from everlearn.measure.report.reading import plain as is_plain
 from everlearn.measure.report.verdict import decide
 
 __all__ = ["code", "decide", "score_in_words", "sentences", "verdict_of", "verdict_sentence"]
@@ -61,7 +64,7 @@ def verdict_sentence(record: Mapping[str, Any]) -> str:
 
 
 def sentences(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """The four questions with their answers, each a list of paragraphs."""
+    """The questions with their answers, each a list of paragraphs; the one of plain SGD where such a learner stands here."""
     verdict = verdict_of(record)
     answers = (
         _worth(record, verdict),
@@ -69,33 +72,8 @@ def sentences(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         forgetting_and_change(record, verdict),
         costs(record, verdict),
     )
-    return list(zip(QUESTIONS, answers, strict=True))
-
-
-def with_interval(found: Mapping[str, Any], count: int) -> str:
-    """'1.3 points (95 % interval 0.2 to 2.4, 3 seeds)'."""
-    inside = say.interval(found["low"], found["high"])
-    told = f"95{say.SPACE}% interval {inside}, {say.seeds(count)}" if inside else f"{say.seeds(count)}, no interval"
-    return f"{say.points(found['difference'])} ({told})"
-
-
-def compared(found: Mapping[str, Any], count: int) -> str:
-    """Where a learner stands beside another: 'better by 9.3 points (...)', 'too close to tell from it (...)'."""
-    size = _turned(found) if found["difference"] < 0 else found
-    if not say.known(found["low"]):
-        return f"{'behind' if found['difference'] < 0 else 'ahead'} by {with_interval(size, count)}"
-    if not found["clear"]:
-        return f"too close to tell: the difference is {with_interval(found, count)}"
-    return f"{'better' if found['difference'] > 0 else 'worse'} by {with_interval(size, count)}"
-
-
-def _turned(found: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = found["low"], found["high"]
-    return {
-        "difference": -found["difference"],
-        "low": -high if say.known(high) else None,
-        "high": -low if say.known(low) else None,
-    }
+    plain = plain_answer(record)
+    return list(zip(QUESTIONS, answers, strict=True)) + ([(QUESTION, plain)] if plain else [])
 
 
 def _worth(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
@@ -159,7 +137,7 @@ def _beside_fine_tuning(
     record: Mapping[str, Any], verdict: Mapping[str, Any], learner: Entry, frozen: Entry | None
 ) -> list[str]:
     able = of_role(record["learners"], "learner", "outside")
-    plain = next((entry for entry in able if entry["name"] == "fine_tune"), None)
+    plain = next(filter(is_plain, able), None)
     if plain is None or plain["label"] == learner["label"]:
         return []
     text = f"Plain fine-tuning scores {say.percent(mean(plain, 'score'))}"
