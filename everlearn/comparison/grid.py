@@ -262,6 +262,7 @@ def assemble(
             "classes": list(stream.schema.classes),
             "headline": headline,
             "boundaries": stream.boundaries,
+            "recurrence": _recurrence(stream),
         },
         "learners": entries,
         "pairs": differences,
@@ -269,6 +270,12 @@ def assemble(
         "environment": environment(config["device"]),
         "seconds": seconds,
     }
+
+
+def _recurrence(stream: Stream) -> dict[str, Any] | None:
+    """How the classes of a stream come back, where it knows; plain JSON."""
+    facts = getattr(stream, "recurrence", None)
+    return None if facts is None else json.loads(json.dumps(asdict(facts), allow_nan=False))
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -51,6 +51,21 @@ def test_the_folder_holds_the_record_and_the_report(inline):
     assert len(page) < 2_000_000
 
 
+def test_the_record_tells_how_classes_come_back(inline):
+    """As the stream knows it where it does, and as the monitor saw it in every run."""
+    assert inline.record["stream"]["recurrence"] is None
+    stream = "recurring(digits, tasks=12, classes_per_task=2, samples_per_class=10, structure='pairs', evaluate_every=4)"
+    record = compare(["fine_tune"], stream, seeds=1, engine="inline", baselines=False).record
+    told = record["stream"]["recurrence"]
+    seen = record["learners"][0]["runs"][0]["figures"]["accumulation"]
+    assert (told["tasks"], told["classes_per_task"]) == (12, 2.0)
+    assert (seen["recurrence"]["tasks"], seen["recurrence"]["classes_per_task"]) == (12, 2.0)
+    assert sorted(map(sorted, told["components"])) == seen["recurrence"]["components"]
+    assert [tasks for tasks, _ in seen["curve"]] == [4, 8, 12]
+    assert record["learners"][0]["summary"]["accumulated"]["mean"] == seen["end"] == seen["curve"][-1][1]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
 def test_processes_give_the_same_records(inline, tmp_path):
     other = compare(LEARNERS, STREAM, seeds=2, engine="process", workers=2, folder=tmp_path)
     assert deterministic(other.record) == deterministic(inline.record)
