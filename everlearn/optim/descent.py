@@ -73,7 +73,7 @@ class Descent:
                 torch._foreach_add_(self.parameters, gradients, alpha=-self.rate * self.factor)
             return
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = aligned(gradient, parameter)
         self.optimizer.step()
 
     def scale(self, factor: float) -> None:
@@ -102,6 +102,20 @@ def clipped(gradients: Sequence[Tensor | None], most: float) -> list[Tensor | No
     norm = torch.stack(torch._foreach_norm(known)).norm()
     shorter = iter(torch._foreach_mul(known, (most / (norm + CLIP_EPSILON)).clamp(max=1.0)))
     return [None if gradient is None else next(shorter) for gradient in gradients]
+
+
+def aligned(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """The gradient with its numbers in the parameter's order in memory, which fused optimisers take for granted.
+
+    Networks whose images lie pixel by pixel give gradients in another order; a fused step would add them to the wrong weights.
+
+    >>> gradient = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    >>> aligned(gradient, torch.zeros(2, 3, 4, 4)).is_contiguous()
+    True
+    """
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def evaluate(model: nn.Module, x: X) -> Tensor:

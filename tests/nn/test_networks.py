@@ -1,5 +1,6 @@
 """Networks from schemas: shapes, scaling, seeding, single rows, and what is refused."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from everlearn.nn.networks import (
     small_cnn,
 )
 from everlearn.nn.residual import UnitLinear
+from everlearn.optim.descent import Descent
+from everlearn.optim.optimizers import SGD, Adam
 
 VECTOR = Schema((7,), torch.float32, ("a", "b", "c"))
 IMAGE = Schema((3, 32, 32), torch.uint8, ("a", "b", "c"))
@@ -249,6 +252,24 @@ def test_convolutions_go_on_in_the_order_that_they_are_given(name, schema):
     network(rows(schema, 2)).sum().backward()
     assert orders and all(orders)
     assert all(weight.is_contiguous() and weight.grad.is_contiguous() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), SGD(lr=0.1, momentum=0.9), Adam()], ids=["sgd", "momentum", "adam"])
+def test_steps_are_those_of_an_optimiser_that_is_not_fused(name, optimizer):
+    """Gradients may lie in another order than their weights, which fused optimisers do not look at."""
+    with isolated(0, "network"):
+        network = NETWORKS[name](COLOUR)
+    slow = copy.deepcopy(network)
+    kind = torch.optim.AdamW if isinstance(optimizer, Adam) else torch.optim.SGD
+    settings = {} if isinstance(optimizer, Adam) else {"momentum": optimizer.momentum}
+    plain = kind(slow.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay, foreach=False, **settings)
+    x, y = rows(COLOUR, 4), torch.arange(4)
+    Descent(network, optimizer)(lambda: nn.functional.cross_entropy(network(x), y))
+    nn.functional.cross_entropy(slow.train()(x), y).backward()
+    plain.step()
+    for weight, other in zip(network.parameters(), slow.parameters(), strict=True):
+        assert torch.allclose(weight, other, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["conv4", "reduced_resnet18"])
