@@ -5,6 +5,7 @@
 insertion on: for the whole capacity up to 1,024 rows, beyond that doubled as rows come, so that bytes follow what is held.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -120,6 +121,12 @@ class Memory(Store):
         self.replayed += len(index)
         if self.device != "cpu":
             index = index.to(self.device)
+        return _unflatten({name: value.index_select(0, index) for name, value in self.tensors.items()})
+
+    def pick(self, slots: Sequence[int]) -> dict[str, Any]:
+        """The rows of some slots, as copies by field. They count as replayed."""
+        self.replayed += len(slots)
+        index = torch.tensor(slots, dtype=torch.int64, device=self.device)
         return _unflatten({name: value.index_select(0, index) for name, value in self.tensors.items()})
 
     def rows(self) -> dict[str, Any]:

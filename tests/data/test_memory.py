@@ -275,3 +275,12 @@ def test_insertion_and_draw_cost_far_less_than_a_gradient_step():
         memory.draw(32)
         costs.append(time.perf_counter() - start)
     assert sorted(costs)[100] < 300e-6
+
+
+def test_rows_of_given_slots_are_copies_that_count_as_replayed():
+    memory = Memory(8)
+    memory.insert(x=torch.arange(6.0)[:, None], y=torch.arange(6))
+    found = memory.pick([4, 1])
+    found["x"].zero_()
+    assert found["y"].tolist() == [4, 1] and memory.replayed == 2
+    assert memory.rows()["x"].flatten().tolist() == [0, 1, 2, 3, 4, 5]

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from everlearn.core.errors import ArgumentError
 from everlearn.core.random import isolated
 from everlearn.core.state import capture, restore, same
-from everlearn.optim.descent import Descent, evaluate
+from everlearn.optim.descent import Descent, clipped, evaluate
 from everlearn.optim.optimizers import SGD, Adam
 
 
@@ -135,3 +136,33 @@ def test_what_is_no_network_is_refused_with_what_to_pass():
 
     with pytest.raises(ArgumentError, match=r"torch\.nn\.Module, got 5"):
         Descent(5, SGD())
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SGD(lr=0.5, clip=0.01), SGD(lr=0.5, momentum=0.9, clip=0.01), Adam(lr=0.5, clip=0.01)]
+)
+def test_clipped_steps_are_those_of_torch(optimizer):
+    """The slow twin: backward, torch's own clipping over all weights, and the optimiser's step."""
+    fast, slow = (torch.nn.Linear(3, 2) for _ in range(2))
+    slow.load_state_dict(fast.state_dict())
+    descent, twin = Descent(fast, optimizer), optimizer.make(slow.parameters())
+    x = torch.randn(5, 3)
+    for _ in range(3):
+        descent(lambda: fast(x).square().sum())
+        twin.zero_grad()
+        slow(x).square().sum().backward()
+        norm = torch.nn.utils.clip_grad_norm_(slow.parameters(), 0.01)
+        twin.step()
+        assert norm > 0.01
+        for one, other in zip(fast.parameters(), slow.parameters(), strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_gradient_shorter_than_the_limit_stays_as_it_is():
+    gradients = [torch.tensor([0.3, 0.4]), None]
+    assert torch.equal(clipped(gradients, 10.0)[0], gradients[0]) and clipped(gradients, 10.0)[1] is None
+
+
+def test_a_limit_of_zero_is_refused():
+    with pytest.raises(ArgumentError, match="clip=0 leaves no step"):
+        SGD(clip=0.0)
