@@ -23,7 +23,7 @@ class DERpp(Learner):
     """Learns from each batch, from remembered scores (weight alpha) and from remembered labels (weight beta).
 
     model: maps x to (batch, classes) scores; capacity: rows kept in all; alpha=0.2, beta=0.5, capacity=500 and replay_batch=32
-    (rows in each of the two draws) are the authors' values for sequential CIFAR-10 with 500 rows; beta=0 is their DER, alpha=0
+    (rows in each of the two draws) are the authors' values for sequential CIFAR-10 with 500 rows; beta=0 is `der`, alpha=0
     and beta=0 is `fine_tune` to the bit; keep: which rows stay, `reservoir()` as published; optimizer: `sgd(...)` or `adam(...)`;
     passes: gradient steps per batch, each with draws of its own.
 
@@ -83,38 +83,37 @@ class DERpp(Learner):
         if batch.y is None:
             return {}
         for _ in range(self.passes):
-            loss, logits = self._step(batch.x, batch.y)
+            loss, logits = dark_step(self.descent, self.memory, batch.x, batch.y, self.replay_batch, self.alpha, self.beta)
         self.memory.insert(x=batch.x, y=batch.y, logits=logits)
         return {"loss": loss}
-
-    def _step(self, x: X, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, the scores of the batch before the step)."""
-        times = (self.alpha > 0) + (self.beta > 0)
-        drawn = self.memory.draw(self.replay_batch, times) if times else None
-        inputs = x if drawn is None else join(x, drawn["x"])
-        count = len(y)
-        half = 0 if drawn is None else len(drawn["y"]) // times
-        kept: list[Tensor] = []
-
-        def loss() -> Tensor:
-            own, *replayed = self.descent.model(inputs).split([count] + [half] * (times if half else 0))
-            kept.append(own.detach())
-            value = cross_entropy(own, y)
-            if half and self.alpha:
-                value = torch.add(value, mse_loss(replayed[0], drawn["logits"][:half]), alpha=self.alpha)
-            if half and self.beta:
-                value = torch.add(value, cross_entropy(replayed[-1], drawn["y"][-half:]), alpha=self.beta)
-            return value
-
-        return self.descent(loss), kept[0]
 
     def boundary(self, boundary: Boundary) -> None:
         """Dark experience replay needs no word of changes."""
 
 
-def _stack(inputs: list[X]) -> X:
-    """The rows of several inputs, one after the other, in one copy."""
-    first = inputs[0]
-    if isinstance(first, Tensor):
-        return torch.cat(inputs)
-    return {key: torch.cat([item[key] for item in inputs]) for key in first}
+def dark_step(
+    descent: Descent, memory: Memory, x: X, y: Tensor, replay_batch: int, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    """One step of dark experience replay: (loss, the scores of the batch before the step).
+
+    x, y: the batch; memory: rows with the fields y and logits; replay_batch: rows in each draw; alpha, beta: weights of remembered
+    scores and of remembered labels. A weight of 0 draws nothing. Everything goes through the model in one forward pass.
+    """
+    times = (alpha > 0) + (beta > 0)
+    drawn = memory.draw(replay_batch, times) if times else None
+    inputs = x if drawn is None else join(x, drawn["x"])
+    count = len(y)
+    half = 0 if drawn is None else len(drawn["y"]) // times
+    kept: list[Tensor] = []
+
+    def loss() -> Tensor:
+        own, *replayed = descent.model(inputs).split([count] + [half] * (times if half else 0))
+        kept.append(own.detach())
+        value = cross_entropy(own, y)
+        if half and alpha:
+            value = torch.add(value, mse_loss(replayed[0], drawn["logits"][:half]), alpha=alpha)
+        if half and beta:
+            value = torch.add(value, cross_entropy(replayed[-1], drawn["y"][-half:]), alpha=beta)
+        return value
+
+    return descent(loss), kept[0]
