@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import check_count
-from everlearn.core.events import Event
+from everlearn.core.events import Batch, Event
 from everlearn.core.learner import Learner
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.stream import HeldOut, Stream
 from everlearn.measure.metrics import class_accuracy, guesses
 from everlearn.measure.occurrences import Occurrences
 
-WINDOWS = 100  # tasks into which a stream without tasks is cut
+WINDOWS = 100  # tasks into which a stream without tasks is cut, at most
+PER_CLASS = 10  # rows of such a task for each class: drawn evenly, it is missing in one of 22,000 (e^-10)
 END, LATE = 0.1, 0.2  # parts of the checkpoints behind A_end and behind the instability
 
 
@@ -42,7 +43,8 @@ def accumulation_score(end: float, level: float, iid: float) -> float | None:
 class KnowledgeAccumulation(Monitor):
     """What stays known of all classes while tasks bring only some of them, judged on all held-out rows together.
 
-    window: events that count as one task where the stream tells no tasks; None cuts such a stream into 100.
+    window: events that count as one task where the stream tells no tasks; None cuts such a stream into 100, or into fewer where
+    those would have under ten rows for each class.
 
     Figures: curve, a list of [tasks begun, A(t)]; end, A_end; level; instability, the standard deviation of A over the last fifth
     of the checkpoints; per_class {label: accuracy over the last tenth}; by_frequency; forgetting_curve; returning, the number of
@@ -79,8 +81,7 @@ class KnowledgeAccumulation(Monitor):
         self.shown = 0  # checkpoints that are on the curve
 
     def start(self, learner: Learner, stream: Stream) -> None:
-        cut = self.window or max(1, len(stream) // WINDOWS)
-        self._begin(stream.schema.classes, None if stream.boundaries else cut)
+        self._begin(stream.schema.classes, None if stream.boundaries else self.window or _window(stream))
         self.passes = getattr(learner, "passes", None)
 
     def wants_prediction(self, event: Event) -> bool:
@@ -190,6 +191,13 @@ class KnowledgeAccumulation(Monitor):
             "window": self.seen.window,
             "passes": self.passes,
         }
+
+
+def _window(stream: Stream) -> int:
+    """Events of a window, taking every event to be as large as the first batch."""
+    first = next((event for event in stream if isinstance(event, Batch)), None)
+    rows = 1 if first is None else max(1, len(first))
+    return max(1, len(stream) // WINDOWS, -(-PER_CLASS * stream.schema.outputs // rows))
 
 
 def _last(items: Sequence[Any], share: float) -> Sequence[Any]:

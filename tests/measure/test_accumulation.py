@@ -116,7 +116,9 @@ def test_ends_are_means_over_the_last_checkpoints(listed):
 def test_a_stream_without_tasks_is_cut_into_windows(listed):
     events = [batch(number % 3) for number in range(300)]
     found = fed(KnowledgeAccumulation(), listed, events, ONE).figures()
-    assert (found["unit"], found["window"], found["recurrence"]["tasks"]) == ("window", 3, 100)
+    assert (found["unit"], found["window"], found["recurrence"]["tasks"]) == ("window", 30, 10)  # ten rows for each class
+    large = fed(KnowledgeAccumulation(), listed, [batch(*range(3)) for _ in range(3000)], ONE).figures()
+    assert (large["window"], large["recurrence"]["tasks"]) == (30, 100)
     assert found["returning"] == 0  # every window holds every class
     assert not found["recurrence"]["connected"]  # but no batch holds two
     own = fed(KnowledgeAccumulation(window=1), listed, events, ONE).figures()
@@ -125,7 +127,7 @@ def test_a_stream_without_tasks_is_cut_into_windows(listed):
 
 
 def test_where_nothing_is_held_out_there_are_occurrences_only(listed):
-    found = fed(KnowledgeAccumulation(), listed, [batch(0, 1), batch(2)], ONE).figures()
+    found = fed(KnowledgeAccumulation(window=1), listed, [batch(0, 1), batch(2)], ONE).figures()
     assert found["curve"] == found["by_frequency"] == found["forgetting_curve"] == []
     assert found["end"] is found["level"] is found["instability"] is None
     assert found["per_class"] == {}

@@ -7,7 +7,7 @@ from everlearn.measure.report import numbers as say
 from everlearn.measure.report.differences import compared, turned, with_interval
 from everlearn.measure.report.numbers import code
 from everlearn.measure.report.plain_sgd import ENOUGH, plain_sgd
-from everlearn.measure.report.reading import Entry, difference, find, masked, mean, of_role, retrained, short_names
+from everlearn.measure.report.reading import Entry, difference, figures, find, masked, mean, of_role, retrained, short_names
 from everlearn.measure.report.recurrence import (
     accumulated,
     accuracy_on,
@@ -158,16 +158,20 @@ def _cost(entry: Entry, beside: Entry | None = None) -> list[str]:
     parts = []
     seconds, size, rows = mean(entry, "seconds"), mean(entry, "replay_bytes"), rows_trained(entry)
     if seconds:
-        parts.append(f"takes {say.seconds(seconds)}{_times(seconds, mean(beside, 'seconds'))}")
+        parts.append(f"takes {say.seconds(seconds)}{_times(seconds, mean(beside, 'seconds'), 'long')}")
     if size is not None:
         parts.append(f"keeps {say.size(size) if size else 'nothing'} for replay")
     if rows is not None:
-        parts.append(f"trains on {say.plural(round(rows), 'row')}{_times(rows, rows_trained(beside) if beside else None)}")
+        parts.append(
+            f"trains on {say.plural(round(rows), 'row')}{_times(rows, rows_trained(beside) if beside else None, 'many')}"
+        )
     return parts
 
 
-def _times(value: float, other: float | None) -> str:
-    return f" ({say.ratio(value / other)} as much)" if other else ""
+def _times(value: float, other: float | None, size: str) -> str:
+    if not other:
+        return ""
+    return f" (as {size})" if value == other else f" ({say.ratio(value / other)} as {size})"
 
 
 def _coming_back(record: Mapping[str, Any], plain: Entry | None) -> list[str]:
@@ -189,18 +193,17 @@ def _coming_back(record: Mapping[str, Any], plain: Entry | None) -> list[str]:
         return [f"No class comes back once it was absent: nothing reminds plain SGD of what it learned before.{cut}"]
     each = say.decimal(found["classes_per_task"], 1).removesuffix(".0")
     soonest, latest = min(gaps, key=gaps.__getitem__), max(gaps, key=gaps.__getitem__)
-    span = (
-        f"after {_gap(gaps[soonest])} {kind}s ({say.quoted(soonest)}) to {_gap(gaps[latest])} {kind}s ({say.quoted(latest)})"
-    )
+    span = f"after {_gap(gaps[soonest], kind)} ({say.quoted(soonest)}) to {_gap(gaps[latest], kind)} ({say.quoted(latest)})"
     if gaps[latest] <= ALIKE * gaps[soonest]:
-        span = f"about every {_gap(sum(gaps.values()) / len(gaps))} {kind}s"
+        span = f"about every {_gap(sum(gaps.values()) / len(gaps), kind)}"
     return [
         f"Classes come back: a {kind} has {each} of {say.plural(len(labels), 'class', 'classes')}, and a class comes again {span}.{cut}"
     ]
 
 
-def _gap(tasks: float) -> str:
-    return say.decimal(tasks, 1 if tasks < 10 else 0).removesuffix(".0")
+def _gap(tasks: float, kind: str) -> str:
+    text = say.decimal(tasks, 1 if tasks < 10 else 0).removesuffix(".0")
+    return f"{text} {kind if text == '1' else kind + 's'}"
 
 
 def _kept(learners: list[Entry], plain: Entry, best: Entry) -> list[str]:
@@ -211,7 +214,7 @@ def _kept(learners: list[Entry], plain: Entry, best: Entry) -> list[str]:
     own, other = (accumulated(entry, reference) for entry in (plain, best))
     kind = unit_name(plain)
     if own is None:
-        why = "the yardstick stands no higher" if reference else "that takes `retrain` beside it, as the yardstick"
+        why = "the yardstick is not ten points higher" if reference else "that takes `retrain` beside it, as the yardstick"
         return [
             f"The classes of the {kind} at hand alone give {say.percent(level)}; how much more is kept is not known: {why}."
         ]
@@ -252,7 +255,7 @@ def _rare(plain: Entry, other: Entry, learners: list[Entry]) -> list[str]:
         own = sorted(row["seed"] for row in held)
         where = "" if own == seeds else f", seed{'s' if len(own) > 1 else ''} {say.listing(list(map(str, own)))}"
         gap, accuracy = (sum(row[key] for row in held) / len(held) for key in ("gap", "accuracy"))
-        told.append(f"{say.quoted(label)} ({say.percent(accuracy)}, every {_gap(gap)} {kind}s{where})")
+        told.append(f"{say.quoted(label)} ({say.percent(accuracy)}, every {_gap(gap, kind)}{where})")
     text = f"Too rare for plain SGD: {say.listing(told, most=NAMED)}."
     own, its = accuracy_on(plain, rows), accuracy_on(other, rows)
     if own is not None and its is not None and other is not plain:
@@ -260,11 +263,16 @@ def _rare(plain: Entry, other: Entry, learners: list[Entry]) -> list[str]:
     return [text]
 
 
+def _replays(entry: Entry) -> bool:
+    """Whether a learner replayed rows, which meet those at hand in its loss."""
+    return any((found.get("replayed") or 0) > 0 for found in figures(entry, "memory"))
+
+
 def _mask(record: Mapping[str, Any]) -> list[str]:
     """A warning where a loss is masked and classes fall into groups that never meet."""
     groups = apart(record)
     able = of_role(record["learners"], "learner", "outside")
-    names = [code(entry["label"]) for entry in able if masked(entry) and not mean(entry, "replay_bytes")]
+    names = [code(entry["label"]) for entry in able if masked(entry) and not _replays(entry)]
     if not groups or not names:
         return []
     kind = "share a batch" if unit(record)[1] else "share a task"

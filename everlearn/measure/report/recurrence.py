@@ -13,6 +13,7 @@ from everlearn.measure.report.reading import Entry, figures, role
 from everlearn.measure.statistics import mean_interval
 
 ACCUMULATION = "accumulation"
+ROOM = 0.10  # a yardstick less than ten points above the level leaves too little room for a score
 RARE = 0.5  # a class that comes less than half as often as the average class ...
 WEAK = 0.10  # ... and is answered ten points worse than all classes together is too rare
 
@@ -75,12 +76,15 @@ def accuracy_on(entry: Entry, classes: Sequence[Mapping[str, Any]]) -> float | N
 
 
 def accumulated(entry: Entry, reference: Entry | None) -> dict[str, Any] | None:
-    """The knowledge accumulation score of a learner over seeds (mean, low, high), its A_iid being what the reference reached."""
+    """The knowledge accumulation score of a learner over seeds (mean, low, high), its A_iid being what the reference reached.
+
+    None where a figure is missing, or where the reference stands less than ten points above the level.
+    """
     ends = {run["seed"]: run["figures"].get(ACCUMULATION) or {} for run in (reference or {}).get("runs") or []}
     scores = []
     for run in entry.get("runs") or []:
         own, best = run["figures"].get(ACCUMULATION) or {}, ends.get(run["seed"], {}).get("end")
-        if not (known(own.get("end")) and known(own.get("level")) and known(best)):
+        if not (known(own.get("end")) and known(own.get("level")) and known(best)) or best - own["level"] < ROOM:
             return None
         scores.append(accumulation_score(own["end"], own["level"], best))
     if not scores or not all(map(known, scores)):
