@@ -177,7 +177,7 @@ def test_rare_classes_are_named_in_the_users_labels_and_at_most_five(record):
     zero = sum(run["0"] for run in runs) / 3
     rare, kept = (sum(run["0"] + run["1"] for run in held) / 6 for held in (runs, replayed))
     assert f"Too rare for plain SGD: “0” ({100 * zero:.1f} %, every 25 tasks) and “1”" in text
-    assert f"On these classes it is right in {100 * rare:.1f} %, `replay` in {100 * kept:.1f} %." in text
+    assert f"On these classes its accuracy is {100 * rare:.1f} %, that of `replay` {100 * kept:.1f} %." in text
     third = learner(record, "fine_tune")["runs"][2]["figures"]["accumulation"]
     third["by_frequency"][0] |= {"frequency": 0.24}
     assert "every 25 tasks, seeds 0 and 1)" in told(record)

@@ -259,7 +259,8 @@ def _rare(plain: Entry, other: Entry, learners: list[Entry]) -> list[str]:
     text = f"Too rare for plain SGD: {say.listing(told, most=NAMED)}."
     own, its = accuracy_on(plain, rows), accuracy_on(other, rows)
     if own is not None and its is not None and other is not plain:
-        text += f" On these classes it is right in {say.percent(own)}, {code(short_names(learners)[other['label']])} in {say.percent(its)}."
+        name = code(short_names(learners)[other["label"]])
+        text += f" On these classes its accuracy is {say.percent(own)}, that of {name} {say.percent(its)}."
     return [text]
 
 
