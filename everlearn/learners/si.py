@@ -97,19 +97,24 @@ class SI(Learner):
         if not self._pieces:
             self._cut()
         used = [place for place, gradient in enumerate(gradients) if gradient is not None]
-        weights, (anchor, springs, path) = _pick(descent.parameters, used), (_pick(row, used) for row in self._pieces)
-        slopes = _pick(gradients, used)
+        weights, slopes = _pick(descent.parameters, used), _pick(gradients, used)
+        anchor, springs, path = (_pick(pieces, used) for pieces in self._pieces)
+        direct = descent.rate is not None and self.optimizer.clip is None and len(used) == len(gradients)
         with torch.no_grad():
             pulled = slopes
             if self.tasks and self.strength:
-                offsets = torch._foreach_sub(weights, anchor)
-                pulled = torch._foreach_addcmul(slopes, springs, offsets, value=2.0 * self.strength)
-            before = torch._foreach_mul(weights, 1.0)  # a copy
+                pulled = torch._foreach_sub(weights, anchor)
+                torch._foreach_mul_(pulled, springs)
+                torch._foreach_add_(pulled, slopes)
+            before = None if direct else torch._foreach_mul(weights, 1.0)  # a copy
         whole = iter(pulled)
         descent.follow([None if gradient is None else next(whole) for gradient in gradients])
         with torch.no_grad():
-            torch._foreach_sub_(before, weights)  # minus the move
-            torch._foreach_addcmul_(path, slopes, before)
+            if before is None:  # the move is -rate * pulled
+                torch._foreach_addcmul_(path, slopes, pulled, value=descent.rate * descent.factor)
+            else:
+                torch._foreach_sub_(before, weights)
+                torch._foreach_addcmul_(path, slopes, before)
         return loss
 
     def boundary(self, boundary: Boundary) -> None:
@@ -131,7 +136,7 @@ class SI(Learner):
     def _cut(self) -> None:
         """Cut the rows into views in the shapes of the weights, which a step can work on all at once."""
         sizes = [parameter.numel() for parameter in self.descent.parameters]
-        springs = self.importance.clamp(max=self.steepest)
+        springs = 2.0 * self.strength * self.importance.clamp(max=self.steepest)
         self._pieces = [
             [piece.view_as(like) for piece, like in zip(row.split(sizes), self.descent.parameters, strict=True)]
             for row in (self.anchor, springs, self.path)
