@@ -18,6 +18,8 @@ from everlearn.console import Bar, console, plain_warnings, print_comparison, pr
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
 
 RUNS = Path("everlearn-runs")
+USUAL = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean"
+RECURRING = "fine_tune, fine_tune(loss=masked()), frequency_replay, replay(capacity=200)"  # is plain SGD enough?
 
 EXIT_CODES = """exit codes:
   0 done   1 a claim or contract does not hold   2 names or arguments   3 data   4 snapshots and folders
@@ -25,7 +27,7 @@ EXIT_CODES = """exit codes:
 
 
 def compare(
-    learners: str | list[str] = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean",
+    learners: str | list[str] | None = None,
     model: str = "auto",
     seeds: int = 3,
     budget: str = "budget()",
@@ -46,7 +48,9 @@ def compare(
     """Run learners beside the baselines and say whether adapting is worth it.
 
     Args:
-        learners: call strings, separated by commas (a YAML list in --config)
+        learners: call strings, separated by commas (a YAML list in --config); by default replay(capacity=200), derpp(capacity=200),
+            streaming_lda and nearest_class_mean, or what is cheap on a recurring stream: fine_tune(loss=masked()),
+            frequency_replay and replay(capacity=200)
         model: the network that every learner trains, such as mlp(hidden=(64,)) or mymodule:build
         seeds: repetitions with seeds 0, 1, ...
         budget: limits, such as budget(replay=500, labels=1000)
@@ -64,6 +68,7 @@ def compare(
     from everlearn.comparison.track import export, tracker
 
     stream = source or stream
+    learners = learners or (RECURRING if stream.startswith("recurring(") else USUAL)
     if track is not None:
         tracker(track)
     place = (

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pkgutil
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -230,6 +231,17 @@ def _holds_every_class(text: str, learner: Learner, classes: int) -> None:
                 f"{text}: {rule}() keeps rows of every class, and capacity={memory.capacity} is less than the {classes} classes. "
                 f"Use capacity={classes} or more, or keep=reservoir()."
             )
+
+
+def warn_of_mask(learner: Learner, stream: Stream) -> None:
+    """Warn of a loss masked by batch or task on a stream some of whose classes never meet."""
+    from everlearn.data.occurrence import mask_warning
+    from everlearn.nn.criteria import Masked
+
+    loss = getattr(learner, "loss", None)
+    told = mask_warning(stream) if isinstance(loss, Masked) and loss.scope != "seen" else None
+    if told is not None:
+        warnings.warn(f"{learner!r} on {told}", UserWarning, stacklevel=2)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from everlearn.comparison.catalog import build_budget, build_learner, normal, stream_text
+from everlearn.comparison.catalog import build_budget, build_learner, normal, stream_text, warn_of_mask
 from everlearn.comparison.catalog import learners as known_learners
 from everlearn.comparison.engines import engine_named
 from everlearn.comparison.job import Job, LearnerSource, StreamSource, raise_fault, reach, stream_of
@@ -193,7 +193,7 @@ def _try(names: Mapping[str, LearnerSource], stream: Stream, model: str, seed: i
         raise DataError(f"{stream.name} is empty: there is nothing to learn from.")
     for source in names.values():
         if isinstance(source, str):
-            build_learner(source, stream, model, seed)
+            warn_of_mask(build_learner(source, stream, model, seed), stream)
 
 
 def _some_finished(records: Sequence[dict[str, Any]]) -> None:

@@ -1,5 +1,7 @@
 """Names: what a call string builds, what is handed in, and how a wrong one is refused."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -124,3 +126,19 @@ def _here(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "own_networks", sys.modules[__name__])
     return "own_networks"
+
+
+def test_a_masked_loss_is_warned_of_where_classes_never_meet():
+    apart = catalog.build_stream("recurring(digits, tasks=20, structure='partition')", 0)
+    together = catalog.build_stream("recurring(digits, tasks=200)", 0)
+    masked, seen, plain = (
+        catalog.build_learner(text, apart, "auto", 0)
+        for text in ("fine_tune(loss=masked())", "fine_tune(loss=masked(scope='seen'))", "fine_tune")
+    )
+    with pytest.warns(UserWarning, match="5 groups that never share a task"):
+        catalog.warn_of_mask(masked, apart)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        catalog.warn_of_mask(masked, together)
+        catalog.warn_of_mask(seen, apart)
+        catalog.warn_of_mask(plain, apart)
