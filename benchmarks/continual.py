@@ -81,7 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     found = {arrival: rounds(arrival, options.seeds) for arrival in ARRIVALS}
     scores = {
-        arrival: {name: [accuracy(run.model, problem(arrival, 0)) for run in runs] for name, runs in outcomes.items()}
+        arrival: {name: [accuracy(run, problem(arrival, 0)) for run in runs] for name, runs in outcomes.items()}
         for arrival, outcomes in found.items()
     }
     record = {

@@ -1,11 +1,11 @@
-"""The problem that every contender of `continual.py` gets: digits in five experiences, in one order, and one network.
+"""The problem that every contender of `continual.py` and `methods.py` gets: digits in five experiences, in one order, and one network.
 
 The rows of an experience are shuffled once; every pass visits them in that order, so that all libraries see the same batches.
 `arrival="classes"` brings two classes per experience, `"mixed"` a fifth of all rows per experience (no change at all).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter, process_time
 
 import torch
@@ -21,8 +21,24 @@ ALPHA, BETA = 0.2, 0.5
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What is equal for all contenders: rows a step, passes over an experience, rate, rows kept, rows replayed a step."""
+
+    batch: int = BATCH
+    passes: int = PASSES
+    lr: float = LR
+    capacity: int = CAPACITY
+    replay_batch: int = REPLAY_BATCH
+
+
+def perceptron() -> nn.Module:
+    """MLP 64-100-10."""
+    return nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
+
+
+@dataclass(frozen=True)
 class Problem:
-    """x: (rows, 64) float in 0..1, y: (rows,) int64, in the order of arrival; `sizes`: rows of each experience."""
+    """x: (rows, ...) what the network takes, y: (rows,) int64, in the order of arrival; `sizes`: rows of each experience."""
 
     x: Tensor
     y: Tensor
@@ -30,6 +46,8 @@ class Problem:
     test_x: Tensor
     test_y: Tensor
     seed: int
+    settings: Settings = field(default_factory=Settings)
+    build: Callable[[], nn.Module] = perceptron
 
     def experiences(self) -> list[tuple[Tensor, Tensor]]:
         """(x, y) of each experience."""
@@ -40,15 +58,20 @@ class Problem:
         return [
             pair
             for x, y in self.experiences()
-            for _ in range(PASSES)
-            for pair in zip(x.split(BATCH), y.split(BATCH), strict=True)
+            for _ in range(self.settings.passes)
+            for pair in zip(x.split(self.settings.batch), y.split(self.settings.batch), strict=True)
         ]
 
+    @property
+    def opening(self) -> int:
+        """The number of steps in the first experience, when nothing is replayed yet by those that go by experiences."""
+        return self.settings.passes * -(-self.sizes[0] // self.settings.batch)
+
     def network(self) -> nn.Module:
-        """MLP 64-100-10, with weights drawn from the seed."""
+        """The network, with weights drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
+            return self.build()
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,8 @@ class Outcome:
     """One run of one contender: the model, and what the run took.
 
     steps: gradient steps; step_us: median time between two steps in the experiences after the first (from when all contenders
-    replay); seconds: wall time of the whole run; cpu_seconds: processor time of it; state: bytes to write the state down.
+    replay); seconds: wall time of the whole run; cpu_seconds: processor time of it; state: bytes to write the state down;
+    scores: how x is answered, where that is not the model itself.
     """
 
     model: nn.Module
@@ -65,6 +89,7 @@ class Outcome:
     seconds: float
     cpu_seconds: float
     state: int
+    scores: Callable[[Tensor], Tensor] | None = None
 
 
 def problem(arrival: str, seed: int) -> Problem:
@@ -89,11 +114,11 @@ def problem(arrival: str, seed: int) -> Problem:
     return Problem(rows[order], labels[order], tuple(sizes), test, torch.tensor(test_y), seed)
 
 
-def accuracy(model: nn.Module, given: Problem) -> float:
+def accuracy(run: Outcome, given: Problem) -> float:
     """Accuracy on the test rows."""
-    model.eval()
+    run.model.eval()
     with torch.no_grad():
-        return float((model(given.test_x).argmax(1) == given.test_y).double().mean())
+        return float(((run.scores or run.model)(given.test_x).argmax(1) == given.test_y).double().mean())
 
 
 def timed(train: Callable[[], None], model: nn.Module, given: Problem) -> tuple[int, float, float, float]:
@@ -106,10 +131,15 @@ def timed(train: Callable[[], None], model: nn.Module, given: Problem) -> tuple[
             stamps.append(perf_counter())
 
     handle = model.register_forward_pre_hook(stamp)
+    figures = clocked(train, stamps, given)
+    handle.remove()
+    return figures
+
+
+def clocked(train: Callable[[], None], stamps: list[float], given: Problem) -> tuple[int, float, float, float]:
+    """The same, where the training itself reads a clock once a step, at its beginning."""
     started, processor = perf_counter(), process_time()
     train()
     seconds, processor = perf_counter() - started, process_time() - processor
-    handle.remove()
-    first = PASSES * -(-given.sizes[0] // BATCH)
-    intervals = torch.tensor(stamps[first:], dtype=torch.float64).diff()
+    intervals = torch.tensor(stamps[given.opening :], dtype=torch.float64).diff()
     return len(stamps), 1e6 * float(intervals.median()), seconds, processor

@@ -4,11 +4,15 @@
 `run` itself. `indexed`: the rows of each batch are gathered when it is asked for, by Everlearn's own stream, or by the loop.
 """
 
-from digits import BATCH, LR, PASSES, Outcome, Problem, timed
-from torch import nn, randperm
+from collections.abc import Callable
+from time import process_time
+
+from digits import BATCH, LR, PASSES, Outcome, Problem, clocked, timed
+from torch import Tensor, cat, nn, randperm
 from torch.nn.functional import cross_entropy
 
-from everlearn.core.events import Batch
+from everlearn.core.events import Batch, Event
+from everlearn.core.learner import Learner
 from everlearn.core.run import run
 from everlearn.core.state import pack
 from everlearn.core.stream import Schema, Stream
@@ -34,13 +38,33 @@ class Prepared(Stream):
         return self.events[index]
 
 
-def indexed(given: Problem) -> Stream:
+class Ticking(Stream):
+    """A stream that reads the processor's clock whenever a batch is asked for, which is where a step begins."""
+
+    def __init__(self, stream: Stream, stamps: list[float]):
+        self.name, self.schema, self.boundaries = stream.name, stream.schema, stream.boundaries
+        self.stream, self.stamps = stream, stamps
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __getitem__(self, index: int) -> Event:
+        started = process_time()
+        event = self.stream[index]
+        if isinstance(event, Batch):
+            self.stamps.append(started)
+        return event
+
+
+def indexed(given: Problem, announced: bool = False) -> Stream:
     """The same batches from Everlearn's own stream: rows stand mixed up, and an order names those of each batch."""
     mixed = randperm(len(given.x))
     data = Data("digits", given.x[mixed], given.y[mixed], CLASSES)
     starts = [sum(given.sizes[:number]) for number in range(len(given.sizes))]
     sessions = [Session(start, size) for start, size in zip(starts, given.sizes, strict=True)]
-    return Indexed(data, sessions, batch=BATCH, order=mixed.argsort(), epochs=PASSES)
+    return Indexed(
+        data, sessions, batch=given.settings.batch, order=mixed.argsort(), epochs=given.settings.passes, announced=announced
+    )
 
 
 def everlearn(make, given: Problem, stream: Stream) -> Outcome:
@@ -48,6 +72,20 @@ def everlearn(make, given: Problem, stream: Stream) -> Outcome:
     learner = make(given.network(), optimizer=SGD(lr=LR), seed=given.seed)
     figures = timed(lambda: run(learner, stream), learner.descent.model, given)
     return Outcome(learner.descent.model, *figures, state=len(pack(learner.state_dict())[0]))
+
+
+def learned(make: Callable[..., Learner], given: Problem) -> Outcome:
+    """One run of any learner of the house, with announced boundaries, timed from batch to batch."""
+    learner = make(given.network(), optimizer=SGD(lr=given.settings.lr), seed=given.seed)
+    stamps: list[float] = []
+    stream = Ticking(indexed(given, announced=True), stamps)
+    figures = clocked(lambda: run(learner, stream), stamps, given)
+    return Outcome(nn.Identity(), *figures, state=len(pack(learner.state_dict())[0]), scores=answers(learner))
+
+
+def answers(learner: Learner) -> Callable[[Tensor], Tensor]:
+    """What a learner predicts, 500 rows at a time."""
+    return lambda x: cat([learner.predict(part) for part in x.split(500)])
 
 
 def bare(given: Problem, gathered: bool = False) -> Outcome:

@@ -16,4 +16,4 @@ if [ ! -e "$made" ] || [ "$lock" -nt "$made" ] || [ pyproject.toml -nt "$made" ]
     touch "$made"
 fi
 PYTHONPATH=benchmarks .venv-bench/bin/python -W ignore -c \
-    'import torchvision_shim, avalanche, river, everlearn; print(f"avalanche {avalanche.__version__}, river {river.__version__}: ready")'
+    'import torchvision_shim, avalanche, continuum, river, everlearn; print(f"avalanche {avalanche.__version__}, river {river.__version__}: ready")'

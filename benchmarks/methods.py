@@ -1,0 +1,85 @@
+"""Six methods beside Avalanche's own of the same name: the digits, network, rate and settings of `continual.py`.
+
+    python benchmarks/methods.py
+
+The peer is fed in its fastest way, experience by experience without task labels. Times are medians over rounds of the median time from
+the beginning of one step to that of the next, boundaries left out ("whole run" has them); accuracy as in `continual.py`.
+Writes results/methods.json and results/methods.md.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import avalanche_peer
+import timing
+from continual import ARRIVALS, TIMED, compared, row, text
+from digits import ALPHA, CAPACITY, REPLAY_BATCH, Outcome, Problem, accuracy, problem
+from own import learned
+
+from everlearn.learners.agem import AGEM
+from everlearn.learners.der import DER
+from everlearn.learners.er_ace import ERACE
+from everlearn.learners.lwf import LwF
+from everlearn.learners.replay import Replay
+from everlearn.learners.si import SI
+
+HELD = {"capacity": CAPACITY, "replay_batch": REPLAY_BATCH}
+STRENGTH, DAMPING = 0.1, 0.1  # of SI; the peer writes its penalty with half the strength
+DISTILLED, TEMPERATURE = 1.0, 2.0  # strength and temperature of LwF
+PAIRS = {  # house's name: (the house's, the peer's name, the peer's)
+    "replay": (partial(Replay, **HELD), "Replay", partial(avalanche_peer.replay, by_step=True)),
+    "der": (partial(DER, **HELD, alpha=ALPHA), "DER, beta=0", partial(avalanche_peer.der, beta=0.0, by_step=True)),
+    "er_ace": (partial(ERACE, **HELD), "ER_ACE", avalanche_peer.er_ace),
+    "agem": (partial(AGEM, **HELD), "AGEM", avalanche_peer.agem),
+    "si": (
+        partial(SI, strength=STRENGTH, damping=DAMPING),
+        "SI",
+        partial(avalanche_peer.si, strength=2.0 * STRENGTH, damping=DAMPING),
+    ),
+    "lwf": (
+        partial(LwF, strength=DISTILLED, temperature=TEMPERATURE),
+        "LwF",
+        partial(avalanche_peer.lwf, strength=DISTILLED, temperature=TEMPERATURE),
+    ),
+}
+LIMIT = 3.0
+CONTENDERS = {
+    **{f"everlearn {name}": (lambda given, make=make: learned(make, given)) for name, (make, _, _) in PAIRS.items()},
+    **{f"avalanche {peer}": run for _, peer, run in PAIRS.values()},
+}
+RATIOS = tuple((f"avalanche {peer}", f"everlearn {name}", ">=", LIMIT) for name, (_, peer, _) in PAIRS.items())
+
+
+def turn(run: Callable[[Problem], Outcome], given: list[Problem], number: int) -> Outcome:
+    """A contender's run in the round of a number."""
+    return run(given[number])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=8)
+    options = parser.parse_args()
+    found, scores = {}, {}
+    for arrival in ARRIVALS:
+        timing.show(f"classes arrive: {ARRIVALS[arrival]}")
+        given = [problem(arrival, seed) for seed in range(options.seeds)]
+        calls = {name: partial(turn, run, given) for name, run in CONTENDERS.items()}
+        found[arrival] = timing.interleave(calls, options.seeds)
+        scores[arrival] = {name: [accuracy(run, given[0]) for run in runs] for name, runs in found[arrival].items()}
+    record = {
+        "settings": {
+            **vars(problem(TIMED, 0).settings),
+            "alpha": ALPHA,
+            "si": {"strength": STRENGTH, "damping": DAMPING},
+            "lwf": {"strength": DISTILLED, "temperature": TEMPERATURE},
+            "seeds": options.seeds,
+        },
+        "contenders": {name: row(name, found[TIMED][name], scores) for name in CONTENDERS},
+        "ratios": [compared(*pair, found[TIMED], scores) for pair in RATIOS],
+    }
+    timing.publish("methods", record, text(record))
+
+
+if __name__ == "__main__":
+    main()
