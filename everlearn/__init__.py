@@ -29,6 +29,7 @@ _PUBLIC = {
     "Frozen": "learners.frozen",
     "HPCR": "learners.hpcr",
     "HeldOut": "core.stream",
+    "ICaRL": "learners.icarl",
     "KnowledgeAccumulation": "measure.accumulation",
     "Learner": "core.learner",
     "LwF": "learners.lwf",

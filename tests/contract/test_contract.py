@@ -20,6 +20,7 @@ CLASSES = 4
 # learners whose limit without a memory is another one than fine-tuning, with what it is (their own tests hold them to it)
 OTHER_LIMITS: dict[str, str] = {
     "FrequencyReplay": "fine_tune(): to the bit, and with a memory too until a class has come three times",
+    "ICaRL": "fine-tuning by one sigmoid per class, in which old answers are distilled; the network itself answers",
     "ERACE": "fine_tune(loss=masked(scope='batch'))",
     "SCR": "nothing is learned: there is nothing to contrast a batch with, and no class mean to answer with",
 }
