@@ -1,4 +1,4 @@
-"""Six methods beside Avalanche's own of the same name: the digits, network, rate and settings of `continual.py`.
+"""Seven methods beside Avalanche's own of the same name: the digits, network, rate and settings of `continual.py`.
 
     python benchmarks/methods.py
 
@@ -14,15 +14,17 @@ from functools import partial
 import avalanche_peer
 import timing
 from continual import ARRIVALS, TIMED, compared, row, text
-from digits import ALPHA, CAPACITY, REPLAY_BATCH, Outcome, Problem, accuracy, problem
-from own import learned
+from digits import ALPHA, BATCH, CAPACITY, REPLAY_BATCH, Outcome, Problem, accuracy, problem
+from own import learned, refitted
 
 from everlearn.learners.agem import AGEM
 from everlearn.learners.der import DER
 from everlearn.learners.er_ace import ERACE
+from everlearn.learners.gdumb import GDumb
 from everlearn.learners.lwf import LwF
 from everlearn.learners.replay import Replay
 from everlearn.learners.si import SI
+from everlearn.optim.refit import Never
 
 HELD = {"capacity": CAPACITY, "replay_batch": REPLAY_BATCH}
 STRENGTH, DAMPING = 0.1, 0.1  # of SI; the peer writes its penalty with half the strength
@@ -43,12 +45,19 @@ PAIRS = {  # house's name: (the house's, the peer's name, the peer's)
         partial(avalanche_peer.lwf, strength=DISTILLED, temperature=TEMPERATURE),
     ),
 }
+EPOCHS = 10  # passes over the memory of GDumb, at the end of each experience
+GREEDY = partial(GDumb, capacity=CAPACITY, when=Never(), epochs=EPOCHS, batch=BATCH, floor=1.0)
 LIMIT = 3.0
 CONTENDERS = {
     **{f"everlearn {name}": (lambda given, make=make: learned(make, given)) for name, (make, _, _) in PAIRS.items()},
+    "everlearn gdumb": partial(refitted, GREEDY),
     **{f"avalanche {peer}": run for _, peer, run in PAIRS.values()},
+    "avalanche GDumb": partial(avalanche_peer.gdumb, epochs=EPOCHS),
 }
-RATIOS = tuple((f"avalanche {peer}", f"everlearn {name}", ">=", LIMIT) for name, (_, peer, _) in PAIRS.items())
+RATIOS = (
+    *((f"avalanche {peer}", f"everlearn {name}", ">=", LIMIT) for name, (_, peer, _) in PAIRS.items()),
+    ("avalanche GDumb", "everlearn gdumb", ">=", LIMIT),
+)
 
 
 def turn(run: Callable[[Problem], Outcome], given: list[Problem], number: int) -> Outcome:
@@ -73,6 +82,7 @@ def main() -> None:
             "alpha": ALPHA,
             "si": {"strength": STRENGTH, "damping": DAMPING},
             "lwf": {"strength": DISTILLED, "temperature": TEMPERATURE},
+            "gdumb": {"epochs": EPOCHS},
             "seeds": options.seeds,
         },
         "contenders": {name: row(name, found[TIMED][name], scores) for name in CONTENDERS},

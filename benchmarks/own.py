@@ -8,10 +8,10 @@ from collections.abc import Callable
 from time import process_time
 
 from digits import BATCH, LR, PASSES, Outcome, Problem, clocked, timed
-from torch import Tensor, cat, nn, randperm
+from torch import Tensor, cat, is_grad_enabled, nn, randperm
 from torch.nn.functional import cross_entropy
 
-from everlearn.core.events import Batch, Event
+from everlearn.core.events import Batch, Boundary, Event
 from everlearn.core.learner import Learner
 from everlearn.core.run import run
 from everlearn.core.state import pack
@@ -80,6 +80,26 @@ def learned(make: Callable[..., Learner], given: Problem) -> Outcome:
     stamps: list[float] = []
     stream = Ticking(indexed(given, announced=True), stamps)
     figures = clocked(lambda: run(learner, stream), stamps, given)
+    return Outcome(nn.Identity(), *figures, state=len(pack(learner.state_dict())[0]), scores=answers(learner))
+
+
+def refitted(make: Callable[..., Learner], given: Problem) -> Outcome:
+    """The same for a learner that trains at announced changes alone: one more closes the last experience, and times are taken
+    from one gradient step to the next."""
+    learner = make(given.network(), optimizer=SGD(lr=given.settings.lr), seed=given.seed)
+    stamps: list[float] = []
+
+    def stamp(module: nn.Module, inputs: object) -> None:
+        if module.training and is_grad_enabled():
+            stamps.append(process_time())
+
+    def train() -> None:
+        run(learner, indexed(given, announced=True))
+        learner.boundary(Boundary(len(given.sizes)))
+
+    handle = learner.descent.model.register_forward_pre_hook(stamp)
+    figures = clocked(train, stamps, given)
+    handle.remove()
     return Outcome(nn.Identity(), *figures, state=len(pack(learner.state_dict())[0]), scores=answers(learner))
 
 
