@@ -23,7 +23,7 @@ from everlearn.data.memory import Memory
 from everlearn.learners.lwf import Former
 from everlearn.learners.scr import ROWS, UNSEEN, class_scores
 from everlearn.nn.features import features
-from everlearn.nn.losses import normalised
+from everlearn.nn.losses import normalised, present
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
 
@@ -91,7 +91,7 @@ class ICaRL(Learner):
         self.guard.inputs(x)
         if not self.memory.stored:
             scores = self.descent.predict(x)
-            seen = _widened(self.former.seen, scores.shape[1])
+            seen = _widened(self.former.seen, scores.shape[1]).to(scores.device)
             return scores.masked_fill(seen == 0, UNSEEN) if len(self.former.seen) else scores
         if self._means is None:
             self._remember()
@@ -102,7 +102,8 @@ class ICaRL(Learner):
         if batch.y is None:
             return {}
         self.former.hear(batch.y)
-        self.distilled[batch.y[batch.y < len(self.distilled)]] = 0.0
+        came = present(batch.y, len(self.distilled))[: len(self.distilled)]
+        self.distilled = self.distilled.to(came.device) * (1.0 - came)
         for _ in range(self.passes):
             loss = self._step(batch.x, batch.y)
         self.memory.insert(x=batch.x, y=batch.y)
