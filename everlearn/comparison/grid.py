@@ -168,7 +168,7 @@ def _named(learners: Any, baselines: bool) -> dict[str, LearnerSource]:
     if isinstance(learners, str):
         learners = split_list(learners)
     given = dict(learners) if isinstance(learners, Mapping) else {normal(text): normal(text) for text in learners}
-    held = {label.split("(")[0] for label in given}
+    held = {label.split("(")[0] for label in given if "loss=masked" not in label}  # a masked loss is no plain baseline
     named: dict[str, LearnerSource] = {name: name for name in BASELINES if baselines and name not in held}
     named |= given
     if not named:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from everlearn.comparison.grid import compare, load_comparison
+from everlearn.comparison.grid import _named, compare, load_comparison
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, SpecError, StateError
 
@@ -188,3 +188,8 @@ def test_a_budget_may_be_its_call_string_and_a_comparison_prints_its_scores():
     assert first.endswith(".")
     score = result.score("fine_tune")
     assert f"fine_tune  {score['mean']:.3f} ± {score['high'] - score['mean']:.3f}" in rows
+
+
+def test_a_masked_loss_does_not_stand_for_the_plain_baseline():
+    assert list(_named(["fine_tune(loss=masked())"], True)) == ["frozen", "fine_tune", "retrain", "fine_tune(loss=masked())"]
+    assert list(_named(["fine_tune(passes=2)"], True)) == ["frozen", "retrain", "fine_tune(passes=2)"]
