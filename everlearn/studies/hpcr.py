@@ -79,7 +79,7 @@ class HPCRStudy(Study):
         rows = [Arm("hpcr", "system", alone), Arm("pcr", "system", alone)]
         rows += [Arm("replay, one step", "baseline", published), Arm("replay", "baseline", twice)]
         if scale == "full":
-            rows += [Arm("er_ace", "baseline", twice), Arm("derpp", "baseline", twice), Arm("scr", "baseline", twice)]
+            rows += [Arm("er_ace", "baseline", twice), Arm("derpp", "baseline", twice), Arm("scr", "baseline", alone)]
             rows += [Arm(part, "part", published) for part in PARTS]
         rows += [Arm("pcr" + SHUFFLED, "control", alone), Arm("replay" + SHUFFLED, "control", twice)]
         return tuple(rows)
