@@ -27,6 +27,7 @@ _PUBLIC = {
     "FineTune": "learners.fine_tune",
     "FrequencyReplay": "learners.frequency_replay",
     "Frozen": "learners.frozen",
+    "GDumb": "learners.gdumb",
     "HPCR": "learners.hpcr",
     "HeldOut": "core.stream",
     "ICaRL": "learners.icarl",
