@@ -41,9 +41,9 @@ class GDumb(Learner):
     0 for digits. The published values, but where said otherwise; the capacity is one of several.
 
     It trains where `when` says so (`grown(1.5)`, `every(n)`, `on_drift(detector)` or `never()`, told of the rows that came), when
-    as many rows have come as the last boundary brought with it, and at each boundary if rows came since it last did. Between
+    as many rows have come as the last boundary brought with it, and at each boundary; never on the same memory twice. Between
     trainings the model stands still. So at the end of a stream whose boundaries bring no rows, the last to come, a third of all
-    at most with `grown(1.5)`, may not have been learned.
+    at most with `grown(1.5)`, may not have been learned, a last task among them.
 
     >>> import torch
     >>> from everlearn import Batch, GDumb
@@ -93,7 +93,7 @@ class GDumb(Learner):
         self.memory = Memory(capacity, keep=Greedy(), seed=seed)
         self.initial = capture(model)  # the weights that every training begins from
         self.trainings = 0
-        self.trained = 0  # rows that had come at the last training
+        self.trained = 0  # rows that the memory had taken at the last training
         self.expected = 0  # rows of the present task, where they are known
         self.came = 0  # rows since the last boundary
 
@@ -116,13 +116,13 @@ class GDumb(Learner):
         return self._train() if self.when.due(self.memory.seen, error) or ended else {}
 
     def boundary(self, boundary: Boundary) -> None:
-        """A task ends: train on what the memory holds, if rows came since the last training. Another begins."""
+        """A task ends: train on what the memory holds, if it took rows since the last training. Another begins."""
         self._train()
         self.expected, self.came = 0 if boundary.data is None else len(boundary.data), 0
 
     def _train(self) -> Metrics:
         """Train from the initial weights; the order of rows comes from (seed, number of this training)."""
-        if self.memory.seen == self.trained or not self.memory.stored:
+        if self.memory.keeper.taken == self.trained:
             return {}
         self.descent.model.load_state_dict(self.initial)
         self.descent.restart()
@@ -134,7 +134,7 @@ class GDumb(Learner):
             for index in torch.randperm(len(y), generator=random).to(y.device).split(self.batch):
                 loss = self._step(rows(x, index), y[index], random)
         self.trainings += 1
-        self.trained = self.memory.seen
+        self.trained = self.memory.keeper.taken
         return {"loss": loss}
 
     def _step(self, x: X, y: Tensor, random: torch.Generator) -> Tensor:
@@ -203,13 +203,14 @@ def _edges(size: int, length: float, centre: float) -> tuple[int, int]:
 
 
 class GreedyKeeper(Keeper):
-    """Takes what a class lacks of its equal share; the largest class makes room."""
+    """Takes what a class lacks of its equal share; the largest class makes room. taken: rows taken so far."""
 
-    parts = ("members",)
+    parts = ("members", "taken")
     labelled = True
 
     def __init__(self) -> None:
         self.members: dict[int, list[int]] = {}  # class -> slots
+        self.taken = 0
 
     def restored(self) -> None:
         """Turn the keys of snapshots back into class numbers."""
@@ -231,6 +232,7 @@ class GreedyKeeper(Keeper):
             slot, stored = (stored, stored + 1) if stored < room else (self._give(draw, place), stored)
             own.append(slot)
             chosen[slot] = row
+            self.taken += 1
         return Plan(0, stored, list(chosen), list(chosen.values()))
 
     def _give(self, draw: float, place: float) -> int:
