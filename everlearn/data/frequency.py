@@ -81,7 +81,7 @@ def refresh_size(per_class: int, before: int) -> int:
 class RefreshedKeeper(Keeper):
     """At most per_class rows of each class; when a class comes back, some of its rows give way to new ones, drawn at random."""
 
-    parts = ("members", "came", "quota", "fresh")
+    parts = ("members", "came", "quota", "stale")
     labelled = True
 
     def __init__(self, per_class: int):
@@ -89,7 +89,7 @@ class RefreshedKeeper(Keeper):
         self.members: dict[int, list[int]] = {}  # class -> slots
         self.came: dict[int, int] = {}  # class -> tasks in which it came, the present one included
         self.quota: dict[int, int] = {}  # class -> rows still taken in this task
-        self.fresh: dict[int, list[int]] = {}  # class -> slots filled in this task, which stay
+        self.stale: dict[int, list[int]] = {}  # class that came in this task -> its slots that may take new rows
 
     def restored(self) -> None:
         for name in self.parts:
@@ -97,7 +97,7 @@ class RefreshedKeeper(Keeper):
 
     def begin(self) -> None:
         """A task begins: classes may be refreshed again."""
-        self.quota, self.fresh = {}, {}
+        self.quota, self.stale = {}, {}
 
     def slots(self, labels: Sequence[int]) -> list[int]:
         """The slots of some classes."""
@@ -108,14 +108,14 @@ class RefreshedKeeper(Keeper):
             if label not in self.quota:
                 self.quota[label] = refresh_size(self.per_class, self.came.get(label, 0))
                 self.came[label] = self.came.get(label, 0) + 1
+                self.stale[label] = list(self.members.get(label, ()))
 
     def plan(
         self, count: int, labels: list[int], values: Fields, held: Fields, stored: int, room: int, seen: int, random
     ) -> Plan:
         """New rows while their class may be refreshed; below room for all classes, all of them shrink alike."""
         most = max(1, min(self.per_class, room // len(self.came)))
-        slots: list[int] = []
-        rows: list[int] = []
+        taken: dict[int, int] = {}  # slot -> row, the last where several rows of this batch go there
         for row, label in enumerate(labels):
             if not self.quota[label]:
                 continue
@@ -123,13 +123,8 @@ class RefreshedKeeper(Keeper):
             if slot is None:
                 continue
             self.quota[label] -= 1
-            self.fresh.setdefault(label, []).append(slot)
-            if slot in slots:  # an earlier row of this batch stood there
-                place = slots.index(slot)
-                del slots[place], rows[place]
-            slots.append(slot)
-            rows.append(row)
-        return Plan(0, stored, slots, rows)
+            taken[slot] = row
+        return Plan(0, stored, list(taken), list(taken.values()))
 
     def _slot(self, label: int, most: int, stored: int, room: int, random: torch.Generator) -> tuple[int | None, int]:
         """(the slot that a row takes, None where it is passed over; rows stored then)."""
@@ -140,13 +135,17 @@ class RefreshedKeeper(Keeper):
         if len(own) < most:  # the memory is full: the largest class gives a slot
             giver = max(self.members, key=lambda other: (len(self.members[other]), -other))
             if len(self.members[giver]) > most:
-                slot = self.members[giver].pop(int(torch.randint(len(self.members[giver]), (), generator=random)))
-                self.fresh[giver] = [other for other in self.fresh.get(giver, []) if other != slot]
+                slot = _popped(self.members[giver], random)
+                self.stale[giver] = [other for other in self.stale.get(giver, ()) if other != slot]
                 own.append(slot)
                 return slot, stored
-        fresh = set(self.fresh.get(label, ()))
-        old = [slot for slot in own if slot not in fresh]
-        return (old[int(torch.randint(len(old), (), generator=random))] if old else None), stored
+        stale = self.stale[label]
+        return (_popped(stale, random) if stale else None), stored
+
+
+def _popped(slots: list[int], random: torch.Generator) -> int:
+    """One of the slots at random, taken out."""
+    return slots.pop(int(torch.randint(len(slots), (), generator=random)))
 
 
 @dataclass(frozen=True, repr=False)

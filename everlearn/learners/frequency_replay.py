@@ -16,7 +16,7 @@ from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
 from everlearn.core.random import generator
 from everlearn.data.frequency import Frequencies, Refreshed, RefreshedKeeper
-from everlearn.data.memory import Memory
+from everlearn.data.memory import Memory, Ring
 from everlearn.nn.criteria import Loss, Plain
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
@@ -30,13 +30,15 @@ class FrequencyReplay(Learner):
 
     model: maps x to (batch, classes) scores; per_class: rows kept of each class, 200; low, high: the band of frequencies, above
     0.01 and up to 0.1; min_occurrences: tasks with a class before it is chosen, 3; weight: "count", or "accuracy": a task counts
-    for a class by its accuracy on rows set aside, so that badly learned classes look rarer; validation: the part of each batch
-    that is set aside for it, 0.1; select: "frequency", or "random": a number of classes ~ Binomial(classes of the task,
-    replay_budget), any of those seen: the baseline; loss: `plain()` or `masked(scope="batch")`; optimizer: `sgd(...)` or
-    `adam(...)`; passes: gradient steps per batch. Values are the published ones.
+    for a class by its accuracy at the task's end on rows set aside, so that badly learned classes look rarer (1 where it has
+    none); validation: the part of the rows, and of those to replay, that is set aside for it, 0.1; select: "frequency", or
+    "random": a number of classes ~ Binomial(classes of the task, replay_budget), any of those seen: the baseline; loss: `plain()`
+    or `masked(scope="batch")`; optimizer: `sgd(...)` or `adam(...)`; passes: gradient steps per batch, each with the rows to
+    replay. Values are the published ones.
 
     Boundaries tell the classes of a task (or bring its rows); where one tells neither, nothing is replayed in its task. With its
     rows it also tells their number, over which the stored rows are spread; without, each batch takes as many as it has itself.
+    Replay at most doubles the rows looked at where tasks have at least per_class rows of each of their classes.
 
     >>> import torch
     >>> from everlearn import Batch, Boundary, FrequencyReplay
@@ -50,12 +52,13 @@ class FrequencyReplay(Learner):
 
     Reference: Lesort et al. (2023), arXiv 2207.04543.
     Differs from the paper in: rows to replay are mixed batch by batch, in steps no larger than the batch, instead of over the
-    whole task; rows set aside are scored right after the step on their batch, instead of at the task's end.
+    whole task; rows set aside are the newest of a task, as many as validation * per_class for each class of the model, and a
+    budget counts them as kept.
     """
 
     name = "frequency_replay"
-    parts = ("descent", "guard", "criterion", "memory", "frequencies", "random", "learned", "right", "judged")
-    parts += ("queue", "rows", "came", "taken", "begun")
+    parts = ("descent", "guard", "criterion", "memory", "aside", "frequencies", "random", "learned", "queue", "judged")
+    parts += ("rows", "came", "withheld", "taken", "begun")
     needs_boundaries = True
 
     def __init__(
@@ -85,6 +88,11 @@ class FrequencyReplay(Learner):
         for key, value, known in (("weight", weight, WEIGHTS), ("select", select, SELECTIONS)):
             if value not in known:
                 raise ArgumentError(closest(f"{self.name}: {key}", str(value), known))
+        if weight == "accuracy" and not 0 < validation < 1:
+            raise ArgumentError(
+                f"{self.name}: weight='accuracy' needs validation between 0 and 1, both left out, got {validation}. "
+                "Use validation=0.1, or weight='count'."
+            )
         classes = count_outputs(model)
         self.per_class = per_class
         self.low = low
@@ -102,14 +110,17 @@ class FrequencyReplay(Learner):
         self.guard = Guard(self.name, classes, model=model)
         self.criterion = loss.make(self.name)
         self.memory = Memory(per_class * (classes or 1), keep=Refreshed(per_class), seed=seed)
+        self.aside: Memory | None = None  # rows never learned from, by which a task is judged at its end
+        if weight == "accuracy":
+            self.aside = Memory(max(1, round(validation * self.memory.capacity)), keep=Ring(), seed=seed)
         self.frequencies = Frequencies(low, high, min_occurrences)
         self.random = generator(seed, "frequency")
         self.learned: list[int] = []  # classes learned in the present task, replayed ones included
-        self.right = [0] * (classes or 0)  # rows set aside in it that were answered rightly, by class
-        self.judged = [0] * (classes or 0)
         self.queue: list[int] = []  # slots to replay in it
+        self.judged: list[int] = []  # slots of the chosen classes that are set aside in it
         self.rows = 0  # rows of it, where they are told
         self.came = 0  # rows of it that came
+        self.withheld = 0  # of these, set aside
         self.taken = 0  # rows replayed in it
         self.begun = False
 
@@ -126,15 +137,13 @@ class FrequencyReplay(Learner):
         self.guard.batch(batch)
         if batch.y is None:
             return {}
-        x, y, aside = batch.x, batch.y, self._aside(len(batch))
-        if aside:
-            x, y = rows(x, slice(None, -aside)), y[:-aside]
+        x, y = self._withhold(batch.x, batch.y)
+        slots = self._due(len(batch))
+        if not len(y):
+            return {}
         self._note(y)
-        drawn = self._replayed(len(batch))
         for _ in range(self.passes):
-            loss = self._learn(x, y, drawn)
-        if aside:
-            self._judge(rows(batch.x, slice(-aside, None)), batch.y[-aside:])
+            loss = self._learn(x, y, slots)
         self.memory.insert(x=x, y=y)
         return {"loss": loss}
 
@@ -142,17 +151,19 @@ class FrequencyReplay(Learner):
         """The task so far is counted, and the rare classes of the next are chosen."""
         self.criterion.hear(boundary)
         if self.begun:
-            self.frequencies.record({label: self._weight(label) for label in self.learned})
+            self.frequencies.record(self._weights())
         data = boundary.data
         current = list(boundary.classes)
         if not current and data is not None and data.y is not None:
             current = data.y.unique().tolist()
         self.begun = True
-        self.learned, self.right, self.judged = [], [0] * len(self.right), [0] * len(self.judged)
-        self.rows, self.came, self.taken = 0 if data is None else len(data), 0, 0
+        self.learned, self.rows = [], 0 if data is None else len(data)
+        self.came, self.withheld, self.taken = 0, 0, 0
         chosen = self.frequencies.select(current) if self.select == "frequency" else self._any(len(current))
         slots = self.keeper.slots(chosen)
-        self.queue = [slots[place] for place in torch.randperm(len(slots), generator=self.random).tolist()]
+        mixed = [slots[place] for place in torch.randperm(len(slots), generator=self.random).tolist()]
+        aside = 0 if self.aside is None else round(self.validation * len(mixed))
+        self.judged, self.queue = mixed[:aside], mixed[aside:]
         self.keeper.begin()
 
     def _any(self, count: int) -> list[int]:
@@ -161,40 +172,39 @@ class FrequencyReplay(Learner):
         wanted = int((torch.rand(count, generator=self.random) < self.replay_budget).sum())
         return [seen[place] for place in torch.randperm(len(seen), generator=self.random).tolist()[:wanted]]
 
-    def _aside(self, count: int) -> int:
-        """Rows of a batch that are set aside; one at least is learned from."""
-        return min(round(self.validation * count), count - 1) if self.weight == "accuracy" else 0
+    def _withhold(self, x: X, y: Tensor) -> tuple[X, Tensor]:
+        """The rows to learn from. Where accuracy counts, the last ones are set aside, so that of each task a fixed part is."""
+        self.came += len(y)
+        if self.aside is None:
+            return x, y
+        aside = min(int(self.validation * self.came) - self.withheld, len(y))
+        if not aside:
+            return x, y
+        self.withheld += aside
+        self.aside.insert(x=rows(x, slice(-aside, None)), y=y[-aside:])
+        return rows(x, slice(None, -aside)), y[:-aside]
+
+    def _due(self, count: int) -> list[int]:
+        """The slots to replay beside `count` rows that come: an equal part of the queue for each part of the task."""
+        if not self.queue:
+            return []
+        upto = round(len(self.queue) * self.came / self.rows) if self.rows else self.taken + count
+        places = dict.fromkeys(place % len(self.queue) for place in range(self.taken, upto))
+        self.taken = upto
+        return [self.queue[place] for place in places]
 
     def _note(self, y: Tensor) -> None:
-        self.learned = sorted({*self.learned, *y.unique().tolist()})
+        self.learned = sorted({*self.learned, *y.tolist()})
 
-    def _weight(self, label: int) -> float:
-        if self.weight == "count" or not self.judged[label]:
-            return 1.0
-        return self.right[label] / self.judged[label]
-
-    def _replayed(self, count: int) -> dict | None:
-        """The rows to replay beside `count` rows that come: an equal part of the queue for each part of the task."""
-        self.came += count
-        if not self.queue:
-            return None
-        told = self.rows > 0
-        upto = round(len(self.queue) * self.came / self.rows) if told else self.taken + count
-        places = [place % len(self.queue) for place in range(self.taken, upto)]
-        self.taken = upto
-        if not places:
-            return None
-        drawn = self.memory.pick([self.queue[place] for place in dict.fromkeys(places)])
-        self._note(drawn["y"])
-        return drawn
-
-    def _learn(self, x: X, y: Tensor, drawn: dict | None) -> Tensor:
+    def _learn(self, x: X, y: Tensor, slots: list[int]) -> Tensor:
         """One step, or as many of the batch's size as the mixed rows take. Returns the mean loss."""
-        if drawn is None:
+        if not slots:
             return self.descent(lambda: self.criterion(self.descent.model(x), y))
+        drawn = self.memory.pick(slots)
+        self._note(drawn["y"])
         mixed, labels = join(x, drawn["x"]), torch.cat([y, drawn["y"]])
         order = torch.randperm(len(labels), generator=self.random).to(labels.device)
-        steps = -(-len(labels) // max(1, len(y)))
+        steps = -(-len(labels) // len(y))
         losses = []
         for part in order.tensor_split(steps):
             inputs, targets = rows(mixed, part), labels[part]
@@ -203,8 +213,21 @@ class FrequencyReplay(Learner):
             )
         return torch.stack(losses).mean()
 
-    def _judge(self, x: X, y: Tensor) -> None:
-        hits = self.descent.predict(x).argmax(1) == y
+    def _weights(self) -> dict[int, float]:
+        """What the task that ends counts for each class learned in it."""
+        found: dict[int, list[bool]] = {}
+        if self.aside is not None:
+            newest = range(min(self.withheld, self.aside.stored))
+            self._score(self.aside, [(self.aside.seen - 1 - back) % self.aside.stored for back in newest], found)
+            self._score(self.memory, self.judged, found)
+        return {label: sum(found[label]) / len(found[label]) if label in found else 1.0 for label in self.learned}
+
+    def _score(self, memory: Memory, slots: list[int], found: dict[int, list[bool]]) -> None:
+        """Note for each class which of its rows in these slots are answered rightly."""
+        if not slots:
+            return
+        held, index = memory.rows(), torch.tensor(slots, device=memory.device)
+        y = held["y"][index]
+        hits = self.descent.predict(rows(held["x"], index)).argmax(1) == y
         for label, hit in zip(y.tolist(), hits.tolist(), strict=True):
-            self.right[label] += hit
-            self.judged[label] += 1
+            found.setdefault(label, []).append(hit)

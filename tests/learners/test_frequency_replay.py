@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from everlearn.core.budget import Budget
+from everlearn.core.check import check_learner
 from everlearn.core.errors import ArgumentError
 from everlearn.core.events import Batch, Boundary
 from everlearn.learners.fine_tune import FineTune
@@ -103,6 +104,52 @@ def test_accuracy_makes_badly_learned_classes_look_rarer(network, fold):
     assert judged.frequencies.occurrences[0] == counted.frequencies.occurrences[0]
     rows = len([event for event in tasks() if isinstance(event, Batch)])
     assert counted.memory.seen == 6 * rows and judged.memory.seen == 4 * rows  # two of six rows are set aside
+    assert judged.aside.seen == 2 * rows and counted.aside is None
+
+
+def test_a_task_counts_by_the_accuracy_at_its_end_of_rows_never_learned_from(network):
+    """The slow twin: what each class's last rows of every batch, and those set aside of the replayed class, are answered."""
+    learner = FrequencyReplay(network(), per_class=30, weight="accuracy", validation=0.34, high=1.0)
+    expected, aside, learned = {}, [], []
+    learner.descent.model.register_forward_pre_hook(
+        lambda module, given: learned.extend(map(tuple, given[0].tolist())) if module.training else None
+    )
+    replayed = 0
+    for event in tasks(60):
+        if isinstance(event, Batch):
+            learner.update(event)
+            aside += list(zip(event.x[-2:], event.y[-2:].tolist(), strict=True))
+            continue
+        held = learner.memory.rows()
+        replayed += len(learner.judged)
+        aside += [(held["x"][slot], int(held["y"][slot])) for slot in learner.judged]
+        assert not {tuple(x.tolist()) for x, _ in aside} & set(learned)
+        for label in learner.learned:
+            rows = torch.stack([x for x, y in aside if y == label]) if label in [y for _, y in aside] else None
+            share = 1.0 if rows is None else (learner.predict(rows).argmax(1) == label).float().mean().item()
+            expected[label] = expected.get(label, 0.0) + share
+        learner.boundary(event)
+        aside, learned = [], []
+        assert learner.frequencies.counts == pytest.approx(expected)
+    assert replayed > 20 and expected[RARE] < learner.frequencies.occurrences[RARE]
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_a_fixed_part_is_set_aside_however_small_the_batches(network, size):
+    learner = FrequencyReplay(network(), weight="accuracy")
+    learner.boundary(Boundary(0, (0, 1)))
+    for _ in range(60 // size):
+        learner.update(Batch(torch.zeros(size, 5), torch.zeros(size, dtype=torch.int64)))
+    assert learner.aside.seen == 6 and learner.memory.seen == 54
+
+
+def test_each_pass_learns_from_the_rows_to_replay(network, fold):
+    learner = FrequencyReplay(network(), per_class=6, high=1.0, passes=3)
+    fold(learner, tasks(50))
+    learner.boundary(Boundary(50, (0, 1), Batch(torch.zeros(12, 5), torch.tensor([0, 1]).repeat(6))))
+    before, queue = learner.memory.replayed, len(learner.queue)
+    learner.update(Batch(torch.zeros(12, 5), torch.tensor([0, 1]).repeat(6)))
+    assert queue and learner.memory.replayed == before + 3 * queue
 
 
 def test_the_random_baseline_chooses_by_its_budget(network, fold):
@@ -127,7 +174,16 @@ def test_what_makes_no_sense_is_refused(network):
         {"select": "some"},
         {"min_occurrences": 0},
         {"validation": 1.5},
+        {"weight": "accuracy", "validation": 0.0},
+        {"weight": "accuracy", "validation": 1.0},
         {"replay_budget": -0.1},
     ):
         with pytest.raises(ArgumentError):
             FrequencyReplay(network(), **wrong)
+
+
+def test_with_accuracy_it_keeps_the_contract_too(network):
+    def make(seed):
+        return FrequencyReplay(network(seed, inputs=8), per_class=4, weight="accuracy", validation=0.3, seed=seed)
+
+    assert len(check_learner(make, classes=3)) == 12
