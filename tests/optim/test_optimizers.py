@@ -44,7 +44,9 @@ def test_adam_by_hand():
     assert steps(Adam(lr=0.1), [1.0, 3.0]) == pytest.approx([first, second], rel=1e-5)
 
 
-@pytest.mark.parametrize("value", [SGD(), SGD(lr=0.3, momentum=0.9), SGD(weight_decay=0.01), Adam(), Adam(lr=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [SGD(), SGD(lr=0.3, momentum=0.9), SGD(clip=10.0), Adam(), Adam(lr=0.1, clip=1.0)], ids=repr
+)
 def test_call_strings_are_read_back(value):
     assert build(parse(repr(value)), OPTIMIZERS) == value
 
@@ -58,6 +60,8 @@ def test_call_strings_are_read_back(value):
         (lambda: SGD(weight_decay=-1), "sgd: weight_decay must be"),
         (lambda: Adam(lr="fast"), "adam: lr must be a number >= 0, got 'fast'"),
         (lambda: Adam(weight_decay=-1), "adam: weight_decay must be"),
+        (lambda: SGD(clip=-1.0), r"sgd: clip must be a number >= 0, got -1\.0"),
+        (lambda: Adam(clip=0), r"adam: clip=0 leaves no step at all\. Use clip=None"),
     ],
 )
 def test_refusals(make, message):
