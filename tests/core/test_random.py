@@ -69,3 +69,14 @@ def test_the_global_state_comes_back_after_an_error():
         torch.rand(1)
         1 / 0  # noqa: B018
     assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_the_bits_are_those_of_manual_seed_and_errors_put_the_state_back_too():
+    torch.manual_seed(derive(4, "x"))
+    expected = torch.rand(3)
+    before = torch.get_rng_state()
+    with isolated(4, "x"):
+        assert torch.equal(torch.rand(3), expected)
+    with pytest.raises(KeyError), isolated(4, "x"):
+        raise KeyError
+    assert torch.equal(before, torch.get_rng_state())

@@ -107,3 +107,12 @@ def test_masked_guesses_let_only_the_classes_of_the_set_compete():
     y = torch.tensor([1, 2])
     assert guesses(scores, y).tolist() == [0, 0]
     assert guesses(scores, y, masked=True).tolist() == [2, 1]
+
+
+def test_the_worked_example_of_three_tasks():
+    """[.9 0 0] [.6 .8 0] [.5 .7 .95]: forgetting over the first two tasks is (.4 + .1) / 2; over all three it would be 1/6."""
+    matrix = [[0.9, 0.0, 0.0], [0.6, 0.8, 0.0], [0.5, 0.7, 0.95]]
+    assert average_accuracy(matrix) == pytest.approx(0.716667, abs=1e-6)
+    assert forgetting(matrix) == pytest.approx(0.25)
+    assert backward_transfer(matrix) == pytest.approx(-0.25)
+    assert anytime_accuracy(matrix) == pytest.approx(0.772222, abs=1e-6)
