@@ -11,6 +11,7 @@ COLOURS = {
 }  # Okabe & Ito (2008), safe for colour-blind readers
 DASHES = ("-", "--", ":", "-.")
 COLUMNS = 2  # panels side by side
+FEW, MANY = 6, 10  # lines of one panel
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -42,9 +43,9 @@ def _measure(axes: Any, record: dict[str, Any], name: str) -> None:
     arms = [arm for arm in record["arms"] if name in arm["measures"]]
     for row, arm in enumerate(reversed(arms)):
         found, colour = arm["measures"][name], COLOURS.get(arm["role"], "#7f7f7f")
-        axes.scatter(found["values"], [row] * len(found["values"]), color=colour, alpha=0.35, s=18, linewidths=0)
         if found["low"] is not None:
-            axes.plot([found["low"], found["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
+            axes.plot([found["low"], found["high"]], [row, row], color=colour, alpha=0.45, linewidth=2.5)
+        axes.scatter(found["values"], [row] * len(found["values"]), color=colour, marker="|", s=60, zorder=2)
         axes.scatter([found["mean"]], [row], color=colour, s=55, zorder=3)
         place = (found["mean"], row)
         axes.annotate(f"{found['mean']:.3f}", place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
@@ -55,16 +56,23 @@ def _measure(axes: Any, record: dict[str, Any], name: str) -> None:
 
 
 def _curve(axes: Any, record: dict[str, Any], name: str) -> None:
-    """One line per arm: the mean over seeds in a band from the lowest to the highest."""
+    """One line per arm over tasks: the mean over seeds, in a band from the lowest to the highest where lines are few.
+
+    Where they are many, parts of the system are left out.
+    """
     from matplotlib import colormaps
 
     arms = [arm for arm in record["arms"] if name in arm["curves"]]
+    if len(arms) > MANY:
+        arms = [arm for arm in arms if arm["role"] != "part"]
     hues = colormaps["tab10"].colors
     for number, arm in enumerate(arms):
         x, mean, low, high = zip(*arm["curves"][name], strict=True)
-        style = DASHES[number // len(hues) % len(DASHES)]
-        axes.plot(x, mean, style, color=hues[number % len(hues)], linewidth=1.6, label=arm["label"])
-        axes.fill_between(x, low, high, color=hues[number % len(hues)], alpha=0.12, linewidth=0)
+        hue, style = hues[number % len(hues)], DASHES[number // len(hues) % len(DASHES)]
+        axes.plot(x, mean, style, color=hue, linewidth=1.6, label=arm["label"])
+        if len(arms) <= FEW:
+            axes.fill_between(x, low, high, color=hue, alpha=0.12, linewidth=0)
     axes.set_title(name, loc="left", fontsize=10)
+    axes.set_xlabel("tasks")
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.grid(alpha=0.25)
