@@ -99,7 +99,7 @@ class SI(Learner):
         used = [place for place, gradient in enumerate(gradients) if gradient is not None]
         weights, slopes = _pick(descent.parameters, used), _pick(gradients, used)
         anchor, springs, path = (_pick(pieces, used) for pieces in self._pieces)
-        direct = descent.rate is not None and self.optimizer.clip is None and len(used) == len(gradients)
+        direct = descent.rate is not None and self.optimizer.clip is None  # the move is -rate * pulled
         with torch.no_grad():
             pulled = slopes
             if self.tasks and self.strength:
@@ -110,7 +110,7 @@ class SI(Learner):
         whole = iter(pulled)
         descent.follow([None if gradient is None else next(whole) for gradient in gradients])
         with torch.no_grad():
-            if before is None:  # the move is -rate * pulled
+            if before is None:
                 torch._foreach_addcmul_(path, slopes, pulled, value=descent.rate * descent.factor)
             else:
                 torch._foreach_sub_(before, weights)

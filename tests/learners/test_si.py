@@ -57,7 +57,7 @@ def test_a_move_uphill_takes_importance_back_but_not_below_zero():
 def slow_twin(model, events, strength, damping, optimizer):
     """Equations 3 to 5 as they stand: the penalty in the loss, and loops over single weights."""
     parameters = list(model.parameters())
-    optimizer = optimizer.make(parameters)
+    clip, optimizer = optimizer.clip, optimizer.make(parameters)
 
     def numbers():
         return [value for parameter in parameters for value in parameter.detach().flatten().tolist()]
@@ -78,13 +78,17 @@ def slow_twin(model, events, strength, damping, optimizer):
             loss = loss + strength * spring * (weight - place) ** 2
         optimizer.zero_grad()
         loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         for i, value in enumerate(numbers()):
             path[i] -= alone[i] * (value - present[i])
     return [torch.tensor(row, dtype=torch.float64) for row in (numbers(), importance, path)]
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.05), SGD(lr=0.05, momentum=0.9), Adam(lr=0.01)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer", [SGD(lr=0.05), SGD(lr=0.05, clip=0.3), SGD(lr=0.05, momentum=0.9), Adam(lr=0.01)], ids=repr
+)
 def test_equals_the_slow_twin(network, batches, fold, weights, optimizer):
     rows = [Batch(batch.x.double(), batch.y) for batch in batches(24)]
     events = [Boundary(0), *rows[:8], Boundary(1), *rows[8:16], Boundary(2), *rows[16:]]
@@ -167,6 +171,16 @@ def test_continues_from_a_snapshot(network, batches, continues, optimizer):
     events = batches(18)
     for place in (4, 9, 14):  # the cut falls before, at and behind a change
         continues(lambda: SI(network(), strength=1.0, optimizer=optimizer), [*events[:place], Boundary(1), *events[place:]])
+
+
+def test_a_snapshot_takes_the_place_of_what_a_used_learner_held(network, batches, fold):
+    """Springs, anchor and path of another past are left behind, also those that a step had cut to its needs."""
+    events = [*batches(6, seed=1), Boundary(1), *batches(6, seed=2)]
+    first = fold(SI(network(), strength=1.0), events)
+    second = fold(SI(network(seed=3), strength=1.0), [*batches(9, seed=4), Boundary(1), *batches(3, seed=5)])
+    second.load_state_dict(first.state_dict())
+    rest = [*batches(6, seed=6), Boundary(2), *batches(2, seed=7)]
+    assert same(fold(first, rest).state_dict(), fold(second, rest).state_dict())
 
 
 def test_refusals(network, batches, fold):
