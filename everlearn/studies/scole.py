@@ -168,7 +168,7 @@ class ScoleStudy(Study):
 
 def _hurts(without: str, momentum: str, margin: float, measure: str) -> Claim:
     """Momentum 0.9 is worse than none."""
-    told = f"by at least {margin:.0%} " if margin else ""
+    told = f"at least {margin:.0%} " if margin else ""
     return Claim(f"{momentum} stays {told}behind {without}", without, momentum, margin, measure=measure)
 
 
