@@ -12,6 +12,7 @@ COLOURS = {
 DASHES = ("-", "--", ":", "-.")
 COLUMNS = 2  # panels side by side
 FEW, MANY = 6, 10  # lines of one panel
+CURVES = 4.5  # inches
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -26,8 +27,16 @@ def draw(record: dict[str, Any], path: Path) -> None:
     panels += [("curve", name) for name in dict.fromkeys(name for arm in arms for name in arm["curves"])]
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    height = 1.2 + lines * max(2.2, 0.4 + 0.38 * len(arms))
-    figure, grid = pyplot.subplots(lines, columns, figsize=(8 * columns, height), layout="constrained", squeeze=False)
+    tall = [_inches(arms, *panel) for panel in panels]
+    heights = [max(tall[columns * line : columns * (line + 1)]) for line in range(lines)]
+    figure, grid = pyplot.subplots(
+        lines,
+        columns,
+        figsize=(8 * columns, 0.8 + sum(heights)),
+        layout="constrained",
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )
     for axes, panel in zip(grid.flat, panels, strict=False):
         (_measure if panel[0] == "measure" else _curve)(axes, record, panel[1])
         axes.spines[["top", "right"]].set_visible(False)
@@ -36,6 +45,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure.suptitle(f"{record['title']}\n{record['verdict']} at {record['scale']} scale", x=0.01, ha="left", fontsize=12)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _inches(arms: list[dict[str, Any]], kind: str, name: str) -> float:
+    """The height of a panel: a line for each arm, or enough for curves."""
+    return CURVES if kind == "curve" else 1.0 + 0.36 * sum(name in arm["measures"] for arm in arms)
 
 
 def _measure(axes: Any, record: dict[str, Any], name: str) -> None:

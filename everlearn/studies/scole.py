@@ -34,6 +34,7 @@ FIXED = ({"lr": 0.1},)
 
 PLAIN, MASKED = "fine_tune({optimizer})", "fine_tune(loss=masked(), {optimizer})"
 SGD = "optimizer=sgd(lr={lr}, clip=10.0)"
+SLOW = "optimizer=sgd(lr=0.01, clip=10.0)"
 MOMENTUM = "optimizer=sgd(lr=0.05, momentum=0.9, clip=10.0)"
 EQUAL_STEP = "optimizer=sgd(lr=0.01, momentum=0.9, clip=10.0)"  # lr / (1 - momentum) = 0.1
 ADAM = "optimizer=adam(lr=0.001, clip=10.0)"
@@ -71,6 +72,8 @@ SETUPS = {
     "masked momentum, equal step": Setup(MASKED, EQUAL_STEP),
     "plain adam": Setup(PLAIN, ADAM),
     "masked adam": Setup(MASKED, ADAM),
+    "plain sgd, rate 0.01": Setup(PLAIN, SLOW),
+    "masked sgd, rate 0.01": Setup(MASKED, SLOW),
     "plain sgd, shuffled": Setup(PLAIN, SGD, DIGITS + SHUFFLED),
     "plain sgd, fixed pairs": Setup(PLAIN, SGD, DIGITS + PAIRS, "part", OTHER),
     "masked sgd, fixed pairs": Setup(MASKED, SGD, DIGITS + PAIRS, "part", OTHER),
@@ -133,6 +136,8 @@ class ScoleStudy(Study):
                 )
                 for count in (20, 50)
             ]
+            slow = ("masked sgd, rate 0.01", "plain sgd, rate 0.01")
+            rows.append(Claim("masking helps at a rate of 0.01", *slow, measure="area"))
             pairs, masked, dropped = "plain sgd, fixed pairs", "masked sgd, fixed pairs", "masked sgd, five classes leave"
             none, replay = "masked sgd, five rare classes", "frequency replay, five rare classes"
             rows += [
