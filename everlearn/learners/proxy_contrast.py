@@ -23,7 +23,6 @@ from everlearn.core.guard import Guard
 from everlearn.core.random import generator, isolated
 from everlearn.data.memory import Memory, Rule
 from everlearn.data.views import Viewer, Views
-from everlearn.nn.features import scores_and_features
 from everlearn.nn.heads import check_temperature, with_proxies
 from everlearn.nn.losses import (
     ANCHORS,
@@ -109,10 +108,10 @@ class ProxyContrast:
         self.seed = seed
         self.extras = extras
         self.distils = extras.pcd > 0 or extras.scd > 0
-        model = with_proxies(owner, model, temperature)
-        self.descent = Descent(model, optimizer, seed)
-        self.head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-        self.guard = Guard(owner, self.head.out_features, model=model)
+        self.model = with_proxies(owner, model, temperature)
+        self.head = self.model.head
+        self.descent = Descent(self.model, optimizer, seed)
+        self.guard = Guard(owner, self.head.out_features, model=self.model)
         self.memory = Memory(capacity, keep=keep, seed=seed)
         self.viewer = Viewer(owner, views, generator(seed, "views"))
         self.seen = torch.zeros(self.head.out_features)  # 1 for classes that came or were announced
@@ -164,22 +163,23 @@ class ProxyContrast:
         own = join(x, rows(views, slice(0, count)))
         old = join(drawn["x"], rows(views, slice(count, None)))
         labels = torch.cat([drawn["y"], drawn["y"], y, y])
+        past = size(old)
         kept: list[Tensor] = []
         found: dict[str, Any] = {}
 
         def loss() -> Tensor:
-            own_scores, own_features, old_scores, old_features = self._forward(own, old)
-            kept.extend([own_scores[:count].detach(), own_features[:count].detach()])
-            scores, features = torch.cat([old_scores, own_scores]), torch.cat([old_features, own_features])
+            features = self._features(old, own)
+            scores = self.model.head(features)
+            kept.extend([scores[past : past + count].detach(), features[past : past + count].detach()])
             found["contrast"] = self._contrast(scores, features, labels, count)
             value = found["contrast"]
             if self.extras.factor is not None:
                 value = value * self.extras.factor(self.index)
             if self.distilling and self.extras.pcd:
-                found["pcd"] = logit_distillation(old_scores, drawn["logits"].repeat(2, 1), labels)
+                found["pcd"] = logit_distillation(scores[:past], drawn["logits"].repeat(2, 1), labels)
                 value = torch.add(value, found["pcd"], alpha=self.extras.pcd)
             if self.distilling and self.extras.scd:
-                found["scd"] = relation_distillation(old_features, drawn["features"].repeat(2, 1), self.temperature)
+                found["scd"] = relation_distillation(features[:past], drawn["features"].repeat(2, 1), self.temperature)
                 value = torch.add(value, found["scd"], alpha=self.extras.scd)
             if not torch.isfinite(value):
                 self._refuse(found)
@@ -188,13 +188,12 @@ class ProxyContrast:
         total = self.descent(loss)
         return {"loss": total, **{key: value.detach() for key, value in found.items()}}, kept[0], kept[1]
 
-    def _forward(self, own: X, old: X) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        model = self.descent.model
-        if not self.merged:
-            return (*scores_and_features(model, own), *scores_and_features(model, old))
-        scores, features = scores_and_features(model, join(own, old))
-        count = size(own)
-        return scores[:count], features[:count], scores[count:], features[count:]
+    def _features(self, old: X, own: X) -> Tensor:
+        """(rows, d): of the remembered rows, then of those that come."""
+        if self.merged:
+            return self.model.features(join(old, own))
+        coming = self.model.features(own)  # first: batch norm's running statistics follow the order
+        return torch.cat([self.model.features(old), coming])
 
     def _contrast(self, scores: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:
         mode = self.extras.contrast
@@ -210,11 +209,11 @@ class ProxyContrast:
 
     def _first(self, x: X, y: Tensor) -> tuple[Metrics, Tensor, Tensor]:
         """Before the memory holds a row nothing is learned: a forward pass, for the scores to keep and batch-norm statistics."""
-        model, count = self.descent.model, len(y)
-        model.train()
+        model, count = self.model.train(), len(y)
         with isolated(self.seed, "first", self.index), torch.no_grad():
-            scores, features = scores_and_features(model, join(x, self.viewer(x)))
-        return {"loss": scores.new_zeros(())}, scores[:count], features[:count]
+            features = model.features(join(x, self.viewer(x)))[:count]
+            scores = model.head(features)
+        return {"loss": scores.new_zeros(())}, scores, features
 
     def _refuse(self, found: dict[str, Tensor]) -> None:
         wrong = [key for key, value in found.items() if not torch.isfinite(value)] or ["their sum"]

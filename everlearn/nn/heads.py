@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError, check_count
+from everlearn.core.events import X
 from everlearn.nn.features import last_linear
 from everlearn.nn.losses import normalised
 
@@ -44,11 +45,29 @@ class ProxyHead(nn.Linear):
         return grown
 
 
-def with_proxies(owner: str, model: nn.Module, temperature: float) -> nn.Module:
-    """The same model with its last linear layer turned into a ProxyHead of the same weights; its bias falls away.
+class Proxied(nn.Module):
+    """A network cut in two: `body` gives features, `head` scores them. A training step may so score several bodies' rows at once."""
 
-    The width of the features is that layer's, whatever the images' size. owner: the learner's name in messages.
-    Raises ArgumentError where the model has no linear layer to turn, or is nothing but that layer.
+    def __init__(self, body: nn.Module, head: ProxyHead):
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(self, x: X) -> Tensor:
+        """(batch, classes)."""
+        return self.head(self.features(x))
+
+    def features(self, x: X) -> Tensor:
+        """(batch, d), in the present mode and with gradients."""
+        return self.body(x).flatten(1)
+
+
+def with_proxies(owner: str, model: nn.Module, temperature: float) -> Proxied:
+    """The same model with its last linear layer, which must end it, turned into a ProxyHead of the same weights; its bias falls away.
+
+    The layer's place in the model is taken by nothing (`nn.Identity`). The width of the features is that layer's, whatever the
+    images' size. owner: the learner's name in messages.
+    Raises ArgumentError where the model has no linear layer to turn.
     """
     layer = last_linear(model) if isinstance(model, nn.Module) else None
     if layer is None:
@@ -56,12 +75,12 @@ def with_proxies(owner: str, model: nn.Module, temperature: float) -> nn.Module:
     head = ProxyHead(layer.in_features, layer.out_features, temperature)
     head.weight = layer.weight
     if layer is model:
-        return nn.Sequential(head)
+        return Proxied(nn.Identity(), head)
     for module in model.modules():
         for name, child in module.named_children():
             if child is layer:
-                setattr(module, name, head)
-    return model
+                setattr(module, name, nn.Identity())
+    return Proxied(model, head)
 
 
 def check_temperature(owner: str, temperature: float) -> None:

@@ -130,7 +130,7 @@ def test_the_step_is_that_of_the_slow_twin(pairs):
     fold(learner, events)
     expected, memory = slow_twin(network(), events, 8, 6, 0.02, 7, 0.05, 0.16, 0.1, 0.5, pairs)
     model = learner.contrast_step.descent.model
-    found = torch.cat([model[-1].weight.detach().flatten(), *[v.detach().flatten() for v in model[:-1].parameters()]])
+    found = torch.cat([model.head.weight.detach().flatten(), *[v.detach().flatten() for v in model.body.parameters()]])
     assert torch.allclose(found, expected, atol=2e-5)
     for field in ("x", "y", "logits", "features"):
         assert torch.allclose(learner.memory.rows()[field].float(), memory.rows()[field].float(), atol=1e-4)
@@ -246,7 +246,7 @@ def test_features_and_scores_stay_with_their_rows_where_a_batch_meets_the_end_of
     held = learner.memory.rows()
     model = learner.contrast_step.descent.model
     with torch.no_grad():
-        assert torch.allclose(held["features"], model[:-1](held["x"]), atol=1e-6)
+        assert torch.allclose(held["features"], model.features(held["x"]), atol=1e-6)
         assert torch.allclose(held["logits"], model(held["x"]), atol=1e-4)
 
 

@@ -39,10 +39,14 @@ def test_the_last_layer_becomes_the_proxies_wherever_it_stands():
 
 
 def test_one_forward_pass_gives_scores_and_features():
-    model = with_proxies("pcr", nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), 0.09)
+    plain = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    first, second = plain[0], plain[2]
+    model = with_proxies("pcr", plain, 0.09)
     x = torch.randn(6, 5)
     scores, features = scores_and_features(model, x)
-    assert torch.equal(features, model[1](model[0](x))) and torch.equal(scores, model[2](features))
+    assert torch.equal(features, torch.tanh(first(x))) and torch.equal(scores, model.head(features))
+    assert torch.equal(model.features(x), features) and model.head.weight is second.weight
+    assert set(map(id, model.parameters())) == {id(first.weight), id(first.bias), id(second.weight)}
     assert features.requires_grad
     plain, flat = scores_and_features(nn.Flatten(), torch.ones(2, 3, 2))
     assert torch.equal(plain, flat)
