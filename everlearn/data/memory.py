@@ -208,6 +208,10 @@ class Memory(Store):
             self._apply(Plan(count, self.held + count), values, UNLIMITED)
             return
         self.keeper.observe(labels, values)
+        if self.bytes is not None and self.keeper.nbytes > self.bytes:  # what it must know of classes is too much already
+            self.keeper, self.capacity, self.held = self.keep.make(), 0, 0
+            self._resize(0)
+            return
         room = self._room()
         if room:
             plan = self.keeper.plan(count, labels, values, self.tensors, self.held, room, self.seen, self.random)

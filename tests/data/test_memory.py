@@ -284,3 +284,14 @@ def test_rows_of_given_slots_are_copies_that_count_as_replayed():
     found["x"].zero_()
     assert found["y"].tolist() == [4, 1] and memory.replayed == 2
     assert memory.rows()["x"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_limit_below_what_herding_must_know_of_classes_keeps_nothing():
+    """Two class sums of 8 float64 are 128 bytes: with 127 the memory gives up, with 200 it holds a row of 40 bytes."""
+    for limit, stored in ((127, 0), (200, 1)):
+        memory = Memory(100, bytes=limit, keep=Herding())
+        for _ in range(3):
+            memory.insert(x=torch.randn(4, 8), y=torch.tensor([0, 1, 0, 1]))
+            assert memory.nbytes <= limit
+        assert memory.stored == stored and memory.seen == 12
+        assert (memory.draw(2) is None) == (stored == 0)
