@@ -232,3 +232,13 @@ def test_a_reference_is_cited_once_in_its_longest_words(capsys):
     assert main(["cite", "derpp", "--json"]) == 0
     (cited,) = json.loads(capsys.readouterr().out)["references"]
     assert "Dark experience" in cited
+
+
+def test_recurring_streams_are_compared_on_what_is_cheap_there(tmp_path, capsys):
+    stream = "recurring(digits, tasks=6, batch=64, structure='partition')"
+    arguments = ["--seeds", "1", "--engine", "inline", "--folder", str(tmp_path), "--no-baselines", "--json"]
+    assert main(["compare", stream, *arguments]) == 0
+    printed = capsys.readouterr()
+    labels = [learner["label"] for learner in json.loads(printed.out)["learners"]]
+    assert labels == ["fine_tune", "fine_tune(loss=masked())", "frequency_replay", "replay(capacity=200)"]
+    assert "never share a task" in " ".join(printed.err.split())  # the mask is warned of before anything runs

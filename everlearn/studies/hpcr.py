@@ -40,6 +40,8 @@ LEARNERS = {
     "scr": "scr(capacity={capacity}, replay_batch=10",
     "pcr": "pcr(capacity={capacity}",
     "hpcr": "hpcr(capacity={capacity}, period={period}",
+    "pcr, rate 0.1": "pcr(capacity={capacity}",  # what the parts below are to be compared with: one rate for all of them
+    "hpcr, rate 0.1": "hpcr(capacity={capacity}, period={period}",
     "pcr, all classes compete": "pcr(capacity={capacity}, competing='all'",
     "pcr + sample contrast": "hpcr(capacity={capacity}, contrast='proxy+sample', gradient_temperature=(0.09, 0.09), pcd=0, scd=0",
     "pcr + temperature": "hpcr(capacity={capacity}, period={period}, pcd=0, scd=0",

@@ -105,7 +105,7 @@ def run_study(
         "name": study.name,
         "title": study.title,
         "reference": study.reference,
-        "measures": dict(study.measures),
+        "measures": {name: told for name, told in study.measures.items() if any(name in row["measures"] for row in rows)},
         "scale": scale,
         "seeds": list(reported),
         "tuning_seeds": list(TUNING_SEEDS),

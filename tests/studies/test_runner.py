@@ -16,7 +16,7 @@ class Fixed(Study):
     name = "fixed"
     title = "A formula"
     reference = "none"
-    measures = {"score": "points", "loss": "what was lost"}
+    measures = {"score": "points", "loss": "what was lost", "never": "what no arm has"}
 
     def __init__(self):
         self.calls = []
@@ -98,6 +98,7 @@ def test_the_record_and_the_figure_are_written(study, tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "verdict: HOLDS" in result.text()
     assert "control (must not hold)" in result.text() and "what was lost:" in result.text()
+    assert list(result.record["measures"]) == ["score", "loss"] and "what no arm has" not in result.text()
     assert "difference -0.110 [-0.135, -0.085], asked -0.200: HOLDS (met by the means)" in result.text()
 
 
