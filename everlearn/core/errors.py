@@ -8,7 +8,8 @@
     ├── StateError                a snapshot or run folder that is corrupt, or belongs to something else         4
     ├── BudgetError               a limit that cannot be kept                                                    5
     ├── ContractError             a learner or agent that breaks the contract                                    6
-    └── MissingExtraError         a library that an optional part needs                                          7
+    ├── MissingExtraError         a library that an optional part needs                                          7
+    └── ServeError                a request that a server refuses; `code` is its stable name                     8
 
 A message is one sentence or two, made for the one who can mend it; the exit code is that of the command line.
 """
@@ -71,6 +72,25 @@ class MissingExtraError(EverlearnError):
     """A library that an optional part needs."""
 
     exit_code = 7
+
+
+class ServeError(EverlearnError):
+    """A request that a server refuses. Nothing of it was stored.
+
+    code: the stable name that clients may rely on; status: the HTTP status; retry_after: seconds after which to try again, where
+    trying again can help; errors: places in a request of many parts, [{"at", "detail"}].
+    """
+
+    exit_code = 8
+
+    def __init__(
+        self, code: str, detail: str, status: int, *, retry_after: float | None = None, errors: Iterable[dict] = ()
+    ):
+        super().__init__(detail)
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+        self.errors = list(errors)
 
 
 def closest(kind: str, name: str, known: Iterable[str]) -> str:
