@@ -7,6 +7,7 @@ of its data set and its seed. `checkpoints` are the numbers of events after whic
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,14 @@ class Schema:
     """What one row looks like: the shape and dtype of x, and the user's own names of classes and columns.
 
     `shape` leaves the batch out. `classes[y]` is the user's label of class y. Images are uint8, channels first, 0..255.
+    `encoder` turns raw rows of a table into rows of x (`data.encoder.Encoder`), where x comes from a table.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()
+    encoder: Any = None
 
     @property
     def outputs(self) -> int:

@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.compute
 
 from everlearn.core.errors import DataError
+from everlearn.data.encoder import Categories, Encoder, Numbers
 from everlearn.data.labels import natural
 from everlearn.data.scaling import measure
 from everlearn.data.table_files import Source
@@ -24,6 +25,7 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 TYPE_SHARE = 0.1  # share of numbers from which a column with text in it counts as one whose type changes
 IDENTIFIER_SHARE = 0.5  # different texts per row from which a column counts as one of identifiers
 EPOCH = pyarrow.timestamp("us")
+CHUNK = 65_536  # rows encoded at once
 
 
 @dataclass(frozen=True)
@@ -67,29 +69,42 @@ def understand(source: Source, name: str, *, categorical: bool, max_categories: 
     return _categories(source, name, cells, max_categories, named=False)
 
 
+def fit(columns: list[Column], first: int, max_categories: int, marks: tuple[str, ...] = (), fill: bool = True) -> Encoder:
+    """What is done to columns (rows,) in the order of learning. first: rows that estimates may see; marks, fill: see `Encoder`."""
+    fitted = (
+        _fit_numbers(column, first) if column.categories is None else _fit_categories(column, first, max_categories)
+        for column in columns
+    )
+    return Encoder(tuple(fitted), marks, fill)
+
+
+def apply(encoder: Encoder, columns: list[Column]) -> numpy.ndarray:
+    """(rows, features) float32 of the columns that an encoder was fitted to."""
+    numbers = [column.values for column in columns if column.categories is None]
+    pairs = zip(columns, encoder.columns, strict=True)
+    slots = [_slots(column, fitted) for column, fitted in pairs if column.categories is not None]
+    rows = len(columns[0].values)
+    x = numpy.empty((rows, len(encoder.features)), numpy.float32)
+    for start in range(0, rows, CHUNK):
+        part = slice(start, min(start + CHUNK, rows))
+        x[part] = encoder.transform(
+            _matrix(numbers, part, numpy.float64),
+            _matrix(slots, part, numpy.int64),
+        )
+    return x
+
+
 def encode(columns: list[Column], first: int, max_categories: int) -> tuple[numpy.ndarray, tuple[str, ...]]:
     """(x, features): columns (rows,) in the order of learning as (rows, features) float32. first: rows that estimates may see."""
-    parts: list[numpy.ndarray] = []
-    features: list[str] = []
-    for column in columns:
-        if column.categories is None:
-            _encode_numbers(column, first, parts, features)
-        else:
-            _encode_categories(column, first, max_categories, parts, features)
-    return numpy.stack(parts, axis=1), tuple(features)
+    encoder = fit(columns, first, max_categories)
+    return apply(encoder, columns), encoder.features
 
 
-def _encode_numbers(column: Column, first: int, parts: list[numpy.ndarray], features: list[str]) -> None:
-    scale, missing = measure(column.values, first), column.missing
-    filled = numpy.where(missing, scale.median, column.values)
-    parts.append(filled.astype(numpy.float32) if column.flag else scale.apply(filled))
-    features.append(column.name)
-    if missing.any():
-        parts.append(missing.astype(numpy.float32))
-        features.append(f"{column.name} missing")
+def _fit_numbers(column: Column, first: int) -> Numbers:
+    return Numbers(column.name, measure(column.values, first), column.flag, bool(column.missing.any()))
 
 
-def _encode_categories(column: Column, first: int, most: int, parts: list[numpy.ndarray], features: list[str]) -> None:
+def _fit_categories(column: Column, first: int, most: int) -> Categories:
     codes, names = column.values, column.categories
     kept = list(range(len(names)))
     if len(names) > most:
@@ -98,15 +113,20 @@ def _encode_categories(column: Column, first: int, most: int, parts: list[numpy.
         came = numpy.zeros(len(names), numpy.int64)
         came[present[present >= 0]] = where[present >= 0]
         kept = sorted(kept, key=lambda code: (-counts[code], came[code]))[: most - 1]
-    for code in sorted(kept, key=lambda code: natural(names[code])):
-        parts.append((codes == code).astype(numpy.float32))
-        features.append(f"{column.name}={names[code]}")
-    if len(kept) < len(names):
-        parts.append(((codes >= 0) & ~numpy.isin(codes, kept)).astype(numpy.float32))
-        features.append(f"{column.name} other")
-    if column.missing.any():
-        parts.append(column.missing.astype(numpy.float32))
-        features.append(f"{column.name} missing")
+    texts = tuple(sorted((names[code] for code in kept), key=natural))
+    return Categories(column.name, texts, len(kept) < len(names), bool(column.missing.any()))
+
+
+def _slots(column: Column, fitted: Categories) -> numpy.ndarray:
+    """(rows,) places of codes among the features of their column."""
+    place = {text: slot for slot, text in enumerate(fitted.kept)}
+    slots = [place.get(text, fitted.rest) for text in column.categories]
+    return numpy.array([*slots, fitted.gap], numpy.int64)[column.values]
+
+
+def _matrix(columns: list[numpy.ndarray], part: slice, kind: type) -> numpy.ndarray:
+    rows = part.stop - part.start
+    return numpy.stack([column[part] for column in columns], axis=1) if columns else numpy.empty((rows, 0), kind)
 
 
 def times(source: Source, name: str) -> numpy.ndarray:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from everlearn.core.errors import DataError
 from everlearn.core.stream import Schema
+from everlearn.data.encoder import Encoder
 
 
 @dataclass(frozen=True, repr=False)
@@ -15,7 +16,8 @@ class Data:
 
     x: (rows, ...) tensor; images are uint8, channels first; y: (rows,) int64; classes[y] is the user's label;
     features: column names; time: (rows,) float64, rising, where rows have an order; test_x, test_y: the official test part;
-    coarse: coarse[y] is the superclass of a class, with coarse_classes their names, where the set has them.
+    coarse: coarse[y] is the superclass of a class, with coarse_classes their names, where the set has them;
+    encoder: what turns raw rows of a table into rows of x.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Data:
     test_y: Tensor | None = None
     coarse: tuple[int, ...] = ()
     coarse_classes: tuple[str, ...] = ()
+    encoder: Encoder | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) == 0:
@@ -54,7 +57,7 @@ class Data:
     @property
     def schema(self) -> Schema:
         """What one row looks like."""
-        return Schema(tuple(self.x.shape[1:]), self.x.dtype, self.classes, self.features)
+        return Schema(tuple(self.x.shape[1:]), self.x.dtype, self.classes, self.features, self.encoder)
 
     def split(self, fraction: float, seed: int) -> tuple["Data", "Data"]:
         """(training rows, test rows): the official split where there is one, else a seeded one, equal for every class."""

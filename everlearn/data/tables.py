@@ -17,6 +17,7 @@ import torch
 from everlearn.core.errors import ArgumentError, DataError, check_count, closest
 from everlearn.core.spec import describe
 from everlearn.data.dataset import Data
+from everlearn.data.encoder import Encoder
 from everlearn.data.labels import Bins
 from everlearn.data.labels import encode as encode_labels
 
@@ -50,7 +51,8 @@ def table(
     encoding: of a CSV file.
 
     Returns Data with x (rows, columns) float32: numbers as (x - mean) / deviation, true/false and categories as 0 and 1; times are
-    seconds since 1970 or the numbers given. Rows without a target are left out, with a warning that counts them.
+    seconds since 1970 or the numbers given. Its `encoder` does the same to raw rows that come later, such as {"weight": 4.5}. Rows
+    without a target are left out, with a warning that counts them.
     Raises DataError that names the file, the line and the column; ArgumentError.
 
     >>> import pathlib, tempfile
@@ -63,7 +65,7 @@ def table(
     ([1, 0, 0], [1.0, 2.0, 3.0])
     """
     from everlearn.data.columns import answers, times, understand
-    from everlearn.data.table_files import read
+    from everlearn.data.table_files import MISSING, read
 
     drop, categorical, null = (
         _names(key, value) for key, value in (("drop", drop), ("categorical", categorical), ("null", null))
@@ -86,19 +88,21 @@ def table(
     owner = f"{path}: column {target!r}"
     y, classes = encode_labels(owner, labels[order], bins)
     first = fit_rows or max(FIT_LEAST, round(FIT_SHARE * len(order)))
-    x, features = _encoded(source.name, found, order, min(first, len(order)), max_categories)
+    marks = (*MISSING, *null) if source.text else ()
+    x, encoder = _encoded(source.name, found, order, min(first, len(order)), max_categories, marks, missing == "fill")
     given = {
         "target": target, "time": time, "drop": drop, "categorical": categorical, "bins": bins, "missing": missing, "null": null,
         "max_categories": max_categories, "fit_rows": fit_rows, "encoding": encoding,
     }  # fmt: skip
-    return Data(_call(path, given), torch.from_numpy(x), y, classes, features, torch.from_numpy(moments[order]))
+    moments = torch.from_numpy(moments[order])
+    return Data(_call(path, given), torch.from_numpy(x), y, classes, encoder.features, moments, encoder=encoder)
 
 
 def _encoded(
-    name: str, found: list[Any], order: numpy.ndarray, first: int, most: int
-) -> tuple[numpy.ndarray, tuple[str, ...]]:
-    """x in the order of time; columns without a value among the rows that stay are refused."""
-    from everlearn.data.columns import encode
+    name: str, found: list[Any], order: numpy.ndarray, first: int, most: int, marks: tuple[str, ...], fill: bool
+) -> tuple[numpy.ndarray, Encoder]:
+    """x in the order of time, and what made it; columns without a value among the rows that stay are refused."""
+    from everlearn.data.columns import apply, fit
 
     placed = [replace(column, values=column.values[order]) for column in found]
     for column in placed:
@@ -106,7 +110,8 @@ def _encoded(
             raise DataError(
                 f"{name}: column {column.name!r} has no values in the rows kept. Leave it out with drop=({column.name!r},)."
             )
-    return encode(placed, first, most)
+    encoder = fit(placed, first, most, marks, fill)
+    return apply(encoder, placed), encoder
 
 
 def _columns(source: Any, target: str, time: str | None, drop: tuple[str, ...], categorical: tuple[str, ...]) -> list[str]:
