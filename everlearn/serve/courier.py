@@ -17,7 +17,7 @@ log = logging.getLogger("everlearn.serve.client")
 class Courier:
     """A thread that sends what waits in a client's outbox as soon as the server is there. Close it before the outbox."""
 
-    def __init__(self, client: Client):
+    def __init__(self, client: "Client"):
         self._client = client
         self._woken = threading.Event()
         self._closed = threading.Event()
