@@ -93,7 +93,7 @@ export function acts(state, refresh) {
       const usual = state().status.options?.after;
       byId("back-form").elements.after.value = Object.hasOwn(FATES, usual ?? "") ? usual : "quarantine";
       will();
-      byId("back-reason").focus();
+      byId("back-form").querySelector("input:checked").focus();
     } else if (target.id === "pause" || target.id === "resume") {
       const pausing = target.id === "pause";
       opened("learn");

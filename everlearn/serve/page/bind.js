@@ -1,6 +1,6 @@
 // Puts a view into the page: only what changed is touched, so that a selection, the focus and an open menu stay.
 
-export const FIRST = 20;
+export const FIRST = { alarms: 5, decisions: 6, versions: 20 };
 const open = new Set(); // lists that are shown whole
 
 const byId = (id) => document.getElementById(id);
@@ -33,7 +33,7 @@ export function more(name, view) {
 
 function rows(list, items) {
   const name = list.dataset.list;
-  const short = name === "tiles" || open.has(name) ? items : items.slice(0, FIRST);
+  const short = open.has(name) ? items : items.slice(0, FIRST[name]);
   const have = new Map([...list.children].map((row) => [row.dataset.item, row]));
   let at = list.firstElementChild;
   for (const item of short) {
@@ -49,8 +49,8 @@ function rows(list, items) {
   for (const element of document.querySelectorAll(`[data-full="${name}"]`)) shown(element, items.length > 0);
   const button = document.querySelector(`[data-more="${name}"]`);
   if (button) {
-    shown(button, items.length > FIRST);
-    text(button, open.has(name) ? `Show the newest ${FIRST}` : `Show all ${items.length}`);
+    shown(button, items.length > FIRST[name]);
+    text(button, open.has(name) ? `Show the newest ${FIRST[name]}` : `Show all ${items.length}`);
     button.setAttribute("aria-expanded", String(open.has(name)));
   }
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 MARKS = ("promotion", "rollback", "alarm")
 COLORS = ("var(--muted)", "var(--caution)", "var(--bad)")
+CLOCK = "timeFormat(datum.value, seconds(datum.value) ? '%H:%M:%S' : hours(datum.value) || minutes(datum.value) ? '%H:%M' : '%e %b')"
 FIGURE = "percent ? format(datum.value, '.0%') : format(datum.value, '~g')"
 
 
@@ -33,7 +34,8 @@ def _score() -> Any:
     marks = alt.Chart(alt.NamedData("marks")).encode(
         x=_time(), color=alt.Color("kind:N", scale=scale, legend=None), tooltip=_told_mark()
     )
-    rules = marks.transform_filter("datum.kind != 'alarm'").mark_rule(strokeWidth=1.5).encode(
+    rules = marks.transform_filter("datum.kind != 'alarm'").mark_rule().encode(
+        opacity=alt.condition("datum.kind == 'rollback'", alt.value(1), alt.value(0.3)),
         strokeDash=alt.StrokeDash("kind:N", scale=alt.Scale(domain=list(MARKS), range=[[1, 0], [5, 4], [1, 0]]), legend=None)
     )  # fmt: skip
     heads = marks.mark_point(filled=True, size=70, opacity=1).encode(
@@ -52,7 +54,9 @@ def _lag() -> Any:
         x=_time(),
         y=alt.Y("lag:Q", title=None, scale=alt.Scale(zero=True, nice=True), axis=_axis(2, "format(datum.value, '~s')")),
     )
+    unseen = alt.Chart(alt.NamedData("marks")).mark_rule(opacity=0).encode(x=_time())  # so that both have the same time
     return alt.layer(
+        unseen,
         area.mark_area(fill="var(--accent)", fillOpacity=0.18, stroke="var(--accent)", line=True, strokeWidth=1),
         area.mark_point(filled=True, size=120, opacity=0).encode(tooltip=_told("lag")),
     )
@@ -61,7 +65,7 @@ def _lag() -> Any:
 def _time() -> Any:
     import altair as alt
 
-    axis = alt.Axis(labelOverlap=True, labelSeparation=12, grid=False, tickCount=6)
+    axis = alt.Axis(labelOverlap=True, labelSeparation=12, grid=False, tickCount=6, labelExpr=CLOCK)
     return alt.X("time:T", title=None, axis=axis, scale=alt.Scale(nice=False))
 
 

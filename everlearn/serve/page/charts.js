@@ -5,37 +5,42 @@ import { decision, score, words } from "./view.js";
 
 const base = new URL(".", import.meta.url);
 const byId = (id) => document.getElementById(id);
-const views = {};
-let drawing = null;
+let views = null;
+let drawing = false;
+let next = null; // the state to be drawn after this one
 let drawn = "";
 
 function load() {
+  if (window.vegaEmbed) return Promise.resolve();
   return new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = new URL("vega.js", base);
     script.onload = resolve;
-    script.onerror = () => reject(new Error("the script of the charts did not come"));
+    script.onerror = () => reject(new Error("its script did not come"));
     document.head.append(script);
   });
 }
 
-async function make() {
-  const [specs] = await Promise.all([
-    fetch(new URL("charts.json", base)).then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error("the charts did not come")))),
-    load(),
-  ]);
+async function specifications() {
+  const answer = await fetch(new URL("charts.json", base));
+  if (!answer.ok) throw new Error("its description did not come");
+  return answer.json();
+}
+
+async function make(datasets) {
+  const [specs] = await Promise.all([specifications(), load()]);
+  const made = {};
   for (const name of ["score", "lag"]) {
-    const box = byId(`chart-${name}`);
-    box.hidden = false;
     const spec = specs[name];
     spec.config.font = getComputedStyle(document.body).fontFamily;
+    spec.datasets = structuredClone(datasets);
     const options = {
       mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false,
       tooltip: { theme: "page", disableDefaultStyle: true },
     };
-    spec.datasets = { points: [], marks: [] };
-    views[name] = (await window.vegaEmbed(box, spec, options)).view;
+    made[name] = (await window.vegaEmbed(byId(`chart-${name}`), spec, options)).view;
   }
+  return made;
 }
 
 export function pointsOf({ status, series }) {
@@ -68,30 +73,41 @@ function tell(sentence) {
   for (const id of ["chart-score", "chart-lag", "lag-title", "keys"]) byId(id).hidden = Boolean(sentence);
 }
 
-// A promise that is kept once the chart shows the state, or says why it does not.
-export async function chart(state) {
+async function draw(state) {
   const points = pointsOf(state);
   if (!points.some((point) => point.score !== null)) return tell("Once answers come, the score is drawn here.");
-  const marks = marksOf(state);
-  const now = JSON.stringify([points, marks, state.status.measure]);
+  const datasets = { points, marks: marksOf(state) };
+  const percent = state.status.measure === "accuracy";
+  const now = JSON.stringify([datasets, percent]);
   if (now === drawn) return undefined;
-  try {
-    tell("");
-    drawing ??= make();
-    await drawing;
-    for (const [name, view] of Object.entries(views)) {
-      const put = (rows) => window.vega.changeset().remove(window.vega.truthy).insert(rows);
-      view.change("points", put(structuredClone(points)));
-      if (name === "score") view.change("marks", put(structuredClone(marks))).signal("percent", state.status.measure === "accuracy");
-      await view.resize().runAsync();
-    }
-    drawn = now;
-    const last = points.findLast((point) => point.score !== null);
-    byId("chart-score").setAttribute("aria-label", `Score over time, ${points.length} points; the last is ${last.told}.`);
-    document.documentElement.dataset.drawn = "true";
-  } catch (error) {
-    drawing = null;
-    tell(`The chart could not be drawn: ${error.message}.`);
+  tell("");
+  views ??= await make(datasets);
+  for (const [name, view] of Object.entries(views)) {
+    for (const [part, rows] of Object.entries(datasets)) view.data(part, structuredClone(rows));
+    if (name === "score") view.signal("percent", percent);
+    await view.runAsync();
   }
+  const last = points.findLast((point) => point.score !== null);
+  byId("chart-score").setAttribute("aria-label", `Score over time, ${points.length} points; the last is ${last.told}.`);
+  document.documentElement.dataset.drawn = "true";
+  drawn = now;
   return undefined;
+}
+
+// Shows the newest state that was given, one drawing at a time.
+export async function chart(state) {
+  next = state;
+  if (drawing) return;
+  drawing = true;
+  while (next) {
+    const one = next;
+    next = null;
+    try {
+      await draw(one);
+    } catch (error) {
+      tell(`The chart could not be drawn: ${error.message}.`);
+      console.error(error);
+    }
+  }
+  drawing = false;
 }

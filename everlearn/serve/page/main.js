@@ -57,6 +57,7 @@ async function follow() {
   const mine = ++turn;
   let wait = EVERY;
   try {
+    if (!state) await ask("status"); // where this is refused, the rest need not be asked
     const found = await Promise.all(PARTS.map((part) => ask(part)));
     if (mine !== turn) return;
     state = Object.fromEntries(PARTS.map((part, index) => [part, found[index]]));
@@ -100,4 +101,5 @@ byId("forget").addEventListener("click", () => {
   state = shown = null;
   location.reload();
 });
-follow();
+if (document.body.dataset.guarded && !token.get()) askForToken("");
+else follow();

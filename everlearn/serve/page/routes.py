@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 SCRIPTS = tuple(sorted(path.name for path in HERE.glob("*.js")))
 TYPES = {"css": "text/css", "js": "text/javascript", "json": "application/json"}
 MADE = {"vega.js": "script", "charts.json": "charts"}  # files that a process of its own makes
-FIRST = 20  # versions and decisions that the HTML holds
+FIRST = {"alarms": 5, "decisions": 6, "versions": 20}  # rows that are shown at first
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -54,7 +54,8 @@ def page_routes(engine: Engine, tokens: Any = None) -> list[Route]:
     files = Files()
 
     def page(request: Request) -> Response:
-        return HTMLResponse(render(None if tokens is not None else state_of(engine), files.digest), headers=HEADERS)
+        state = None if tokens is not None else state_of(engine)
+        return HTMLResponse(render(state, files.digest, guarded=tokens is not None), headers=HEADERS)
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -106,10 +107,12 @@ def state_of(engine: Engine) -> dict[str, Any] | None:
         return None
 
 
-def render(state: dict[str, Any] | None, digest: str) -> str:
-    """The page as HTML: with a state, or as a shell that has none."""
+def render(state: dict[str, Any] | None, digest: str, *, guarded: bool = False) -> str:
+    """The page as HTML: with a state, or as a shell that has none. guarded: whether the API asks for a token."""
     shown = view(state) if state is not None else blank()
-    return _template().render(shown=shown, told=state is not None, digest=digest, first=FIRST, scripts=SCRIPTS)
+    return _template().render(
+        shown=shown, told=state is not None, guarded=guarded, digest=digest, first=FIRST, scripts=SCRIPTS
+    )
 
 
 @cache

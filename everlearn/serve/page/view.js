@@ -90,7 +90,7 @@ function tiles(status, versions) {
   const tile = (key, name, figure, beside) => ({ key, name, figure, beside });
   const newest = rows === 1 ? "over the newest answer" : `over the newest ${say.count(rows)} answers`;
   const waits = lag.answers ? `the oldest for ${say.seconds(lag.seconds)}` : "every answer is learned from";
-  const early = counts.early_waiting ? `; ${say.count(counts.early_waiting)} came early` : "";
+  const early = counts.early_waiting ? `, ${say.count(counts.early_waiting)} early` : "";
   const delay = status.delay ?? {};
   const found = [
     tile("score", MEASURES[measure], score(measure, status.score.value), rows ? newest : "no answers yet"),
@@ -102,10 +102,10 @@ function tiles(status, versions) {
     found.push(tile("delay", "Answers come after", say.seconds(delay.median), slow));
   }
   found.push(tile("unanswered", "Without an answer", say.percent(status.unanswered_share),
-    `${say.count(counts.unanswered)} of ${say.count(counts.inputs)} predictions${early}`));
+    `${say.count(counts.unanswered)} of ${say.count(counts.inputs)} predictions`));
   if (propensity)
     found.push(tile("propensity", "Least propensity", say.significant(propensity.least), `effective sample ${say.percent(propensity.effective, 0)}`));
-  found.push(tile("requests", "Predictions", say.count(counts.inputs), `${say.count(counts.answers)} answers came`));
+  found.push(tile("requests", "Predictions", say.count(counts.inputs), `${answers(counts.answers)} came${early}`));
   found.push(tile("queue", "In the queue", say.count(queue.waiting), `of ${say.count(queue.limit)} that may wait`));
   return found;
 }
@@ -139,7 +139,7 @@ function version(item, measure, now) {
     score: score(measure, item.score),
     service: score(measure, item.service_score),
     gap: gap(measure, item.score, item.service_score),
-    over: item.rows ? `over ${answers(item.rows)}` : "",
+    over: item.rows ? answers(item.rows) : "",
     age: say.age(now - item.created),
     time: item.created,
     reason: item.reason,

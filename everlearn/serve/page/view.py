@@ -121,9 +121,9 @@ def _tiles(state: Record) -> list[dict[str, str]]:
     rows, service = status["score"]["rows"], _service(state)
     newest = "over the newest answer" if rows == 1 else f"over the newest {say.count(rows)} answers"
     waits = f"the oldest for {say.seconds(lag['seconds'])}" if lag["answers"] else "every answer is learned from"
-    early = f"; {say.count(counts['early_waiting'])} came early" if counts["early_waiting"] else ""
+    early = f", {say.count(counts['early_waiting'])} early" if counts["early_waiting"] else ""
     delay = status.get("delay") or {}
-    missing = f"{say.count(counts['unanswered'])} of {say.count(counts['inputs'])} predictions{early}"
+    missing = f"{say.count(counts['unanswered'])} of {say.count(counts['inputs'])} predictions"
     tiles = [
         _tile("score", MEASURES[measure], score(measure, status["score"]["value"]), newest if rows else "no answers yet"),
         _tile("version", "In service", f"Version {status['version']}", _made(service, status["time"])),
@@ -138,7 +138,7 @@ def _tiles(state: Record) -> list[dict[str, str]]:
         tiles.append(
             _tile("propensity", "Least propensity", say.significant(least), f"effective sample {say.percent(effective, 0)}")
         )
-    asked = f"{say.count(counts['answers'])} answers came"
+    asked = f"{_answers(counts['answers'])} came{early}"
     tiles.append(_tile("requests", "Predictions", say.count(counts["inputs"]), asked))
     tiles.append(
         _tile("queue", "In the queue", say.count(queue["waiting"]), f"of {say.count(queue['limit'])} that may wait")
@@ -180,7 +180,7 @@ def _version(version: Record, measure: str, now: float) -> dict[str, Any]:
         "score": score(measure, version["score"]),
         "service": score(measure, version["service_score"]),
         "gap": beside,
-        "over": f"over {_answers(rows)}" if rows else "",
+        "over": _answers(rows) if rows else "",
         "age": age(now - version["created"]),
         "time": version["created"],
         "reason": version["reason"],
