@@ -1,0 +1,99 @@
+"""Whether answers have become worse: ADWIN on their errors, heard only where the error has risen.
+
+A learner's error falls as it learns, and ADWIN says so too: that is no alarm. Errors without bounds (of values, of rewards) are
+scaled by the spread of the first ones and cut off at twice that spread, since ADWIN's bound is one for numbers in 0..1.
+Reference: Bifet & Gavalda (2007), Learning from time-changing data with adaptive windowing, SDM.
+"""
+
+from collections.abc import Sequence
+
+from everlearn.core.errors import ArgumentError, closest
+from everlearn.measure.drift import ADWIN
+from everlearn.measure.reading import Reading
+
+SCALING = 100  # first errors, whose spread is the unit of the rest
+MEASURES = {"accuracy": (1.0, -1.0), "error": (0.0, 1.0), "reward": (0.0, -1.0)}  # figure = a + b * error
+BACK = 0.5  # of a rise: once the error is back by so much, the alarm is over
+
+
+class ErrorRise:
+    """Tells of a rise of the mean error. delta: ADWIN's bound on the probability of a false alarm per check.
+
+    measure: what the figure is called and how it follows from the error: "accuracy" (errors 0 or 1), "error" or "reward" (minus the
+    error). While an alarm lasts, a reading comes after each `window` answers.
+
+    >>> rise = ErrorRise()
+    >>> [len(rise.add([float(start >= 512)] * 32)) for start in range(0, 640, 32)].index(1) * 32
+    512
+    """
+
+    parts = ("detector", "first", "low", "unit", "usual", "risen", "newest")
+
+    def __init__(self, delta: float = 0.002, *, measure: str = "accuracy", window: int = 250):
+        if measure not in MEASURES:
+            raise ArgumentError(f"error_rise: {closest('measure', str(measure), MEASURES)}")
+        self.delta = delta
+        self.measure = measure
+        self.window = window
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew, with nothing known of earlier errors."""
+        self.detector = ADWIN(self.delta)
+        self.first: list[float] = []
+        self.low, self.unit = 0.0, 1.0 if self.measure == "accuracy" else 0.0  # unit 0: not known yet
+        self._at_ease()
+
+    def _at_ease(self) -> None:
+        self.usual = 0.0  # mean error before the alarm
+        self.risen = 0.0  # by how much it had risen then; 0 without an alarm
+        self.newest: list[float] = []  # errors since
+
+    def add(self, errors: Sequence[float]) -> list[Reading]:
+        """Take errors in the order of their answers. Readings come with a rise, and then with each window until it is over."""
+        if not self.unit:
+            self.first += errors
+            if len(self.first) < SCALING:
+                return []
+            self.low = min(self.first)
+            self.unit = (max(self.first) - self.low) or 1.0
+            errors, self.first = self.first, []
+        readings: list[Reading] = []
+        for error in errors:
+            readings += self._one(min(max((error - self.low) / self.unit, -1.0), 2.0))
+        return readings
+
+    def _one(self, error: float) -> list[Reading]:
+        detector = self.detector
+        before, length = detector.mean, detector.width
+        alarmed = detector.update(error)
+        after, kept = detector.mean, detector.width
+        if alarmed and not self.risen and after > before:
+            # what ADWIN dropped tells how it was before the change
+            dropped = length + 1 - kept
+            self.usual = (before * length + error - after * kept) / dropped if dropped else before
+            self.risen = after - self.usual
+            return [self._reading(after, kept, True)]
+        if not self.risen:
+            return []
+        self.newest.append(error)
+        if len(self.newest) < self.window:
+            return []
+        mean, count, self.newest = sum(self.newest) / len(self.newest), len(self.newest), []
+        reading = self._reading(mean, count, mean > self.usual + BACK * self.risen)
+        if reading.calm:
+            self._at_ease()
+        return [reading]
+
+    def _reading(self, mean: float, count: int, over: bool) -> Reading:
+        value, limit = self._figure(mean), self._figure(self.usual)
+        name = {"accuracy": "accuracy", "error": "mean absolute error", "reward": "mean reward"}[self.measure]
+        told = f"{value:.3g} over the newest {count} answers, {limit:.3g} before"
+        message = (
+            f"Answers have become worse: {name} {told}. Look at these answers; consider going back to an earlier version."
+        )
+        return Reading(value, limit, message, over, not over)
+
+    def _figure(self, error: float) -> float:
+        shift, sign = MEASURES[self.measure]
+        return shift + sign * (self.low + self.unit * error)
