@@ -1,0 +1,305 @@
+"""The forms of requests and answers, from which the API's description is made, and by which operators' requests are checked.
+
+The two routes that every client calls are checked by hand in `bodies`, which is faster; `predict_schema` and `feedback_schema` say the
+same as JSON schema.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from everlearn.serve.bodies import LARGEST, MOST_ITEMS
+from everlearn.serve.ids import LONGEST_ID
+from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.records import After
+
+MOST_LABELS = 200  # labels that are listed one by one
+GREATEST = 2**63 - 1  # of the numbers in a log
+FLOATS = {"float16": 65504.0, "float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308}
+
+
+class Form(BaseModel):
+    """A request; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Reason = Field(min_length=1, max_length=1000, description="Why; it is kept with the decision.")
+
+
+class Rollback(Form):
+    """Serve a version again and learn on from it."""
+
+    version: int = Field(ge=0, le=GREATEST, description="The version to return to.")
+    reason: str = Reason
+    after: Literal["replay", "skip", "quarantine"] = Field(
+        After.QUARANTINE.value,
+        description="What becomes of the feedback that came after it: learned from again, left out, set aside.",
+    )
+    first: int | None = Field(
+        None, ge=1, le=GREATEST, description="First number of the feedback meant; by default all since."
+    )
+    last: int | None = Field(None, ge=1, le=GREATEST, description="Last number of the feedback meant.")
+
+
+class Release(Form):
+    """Learn from feedback that was set aside."""
+
+    first: int = Field(ge=1, le=GREATEST)
+    last: int = Field(ge=1, le=GREATEST)
+    reason: str = Reason
+
+
+class Switch(Form):
+    """Stop learning, or learn again."""
+
+    reason: str = Reason
+
+
+class Erasure(Form):
+    """How to remove what is stored under an id."""
+
+    relearn: bool = Field(False, description="Also learn anew without it, from a version that had not seen it.")
+    reason: str = Field("", max_length=1000, description="Why; it is kept with the decision.")
+
+
+class Newest(Form):
+    """How many rows are wanted."""
+
+    limit: int = Field(100, ge=1, le=1000, description="How many, the newest first.")
+
+
+class Points(Form):
+    """How many points are wanted."""
+
+    limit: int = Field(500, ge=1, le=5000, description="At most so many points along the log, the oldest first.")
+
+
+class Row(BaseModel):
+    """An answer; newer servers may tell more."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Prediction(Row):
+    """An answer that is in the log."""
+
+    id: str
+    output: dict[str, Any] = Field(description="`answer`, and `probabilities` (classes) or `propensity` (actions).")
+    version: int = Field(description="The version that answered.")
+
+
+class Accepted(Row):
+    """Feedback that is in the log."""
+
+    accepted: bool
+    duplicate: bool = Field(description="It had been told before, in the same words.")
+    joined: bool = Field(description="Whether its prediction is known; if not, it waits for it.")
+    seq: int | None = Field(description="Its number in the order of learning, once it is joined.")
+
+
+class Status(Row):
+    """The state of the server."""
+
+    model: str
+    kind: Literal["classes", "values", "actions"]
+    version: int | None
+    branch: int
+    applied_seq: int
+    last_seq: int
+    lag: dict[str, Any]
+    queue: dict[str, Any]
+    learning: Literal["running", "paused", "recovering", "failed", "following"]
+    fault: str | None
+    ready: bool
+    counts: dict[str, int]
+    started: float = Field(description="Seconds since 1970; `started_iso` is the same as text.")
+    started_iso: str
+    time: float
+    time_iso: str
+
+
+class VersionRow(Row):
+    """A version."""
+
+    version: int
+    parent: int | None
+    branch: int
+    state: str
+    created: float = Field(description="Seconds since 1970.")
+    created_iso: str
+    score: float | None
+    reason: str
+
+
+class DecisionRow(Row):
+    """What was done about versions or learning."""
+
+    time: float = Field(description="Seconds since 1970.")
+    time_iso: str
+    action: str
+    before: int | None = None
+    after: int | None = None
+    reason: str
+    who: str
+
+
+class AlarmRow(Row):
+    """Something an operator should know."""
+
+    time: float = Field(description="Seconds since 1970.")
+    time_iso: str
+    kind: str
+    value: float | None
+    limit: float | None
+    message: str
+
+
+class Point(Row):
+    """A point of what is drawn over time."""
+
+    time: float
+    seq: int
+    score: float | None
+    version: int | None
+
+
+class Health(Row):
+    """Whether the process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Row):
+    """Whether predictions are answered."""
+
+    ready: Literal[True]
+
+
+class Described(Row):
+    """What a row and its answer look like."""
+
+    kind: Literal["classes", "values", "actions"]
+    shape: list[int]
+    dtype: str
+    classes: list[str]
+    features: list[str]
+    targets: list[str]
+    x: dict[str, Any] = Field(description="JSON schema of `x`.")
+    y: dict[str, Any] = Field(description="JSON schema of `y`, or of `reward`.")
+
+
+def input_schema(spec: InputSpec) -> dict[str, Any]:
+    """JSON schema of x: nested lists, a flat list, names with values where columns have names, or base64 of the bytes."""
+    nested = _limited(spec.json_schema(), FLOATS.get(spec.dtype))
+    number = nested
+    while number.get("type") == "array":
+        number = number["items"]
+    count = spec.row_bytes * 8 // _bits(spec.dtype)
+    forms = [nested]
+    if len(spec.shape) > 1:
+        forms.append({"type": "array", "items": number, "minItems": count, "maxItems": count})
+    if spec.features and len(spec.features) == count:
+        columns = dict.fromkeys(spec.features, number)
+        forms.append(
+            {"type": "object", "properties": columns, "required": list(spec.features), "additionalProperties": False}
+        )
+    length = -(-spec.row_bytes // 3) * 4
+    forms.append(
+        {
+            "type": "string",
+            "contentEncoding": "base64",
+            "minLength": length,
+            "maxLength": length,
+            "pattern": f"^[A-Za-z0-9+/]{{{length - (-spec.row_bytes % 3)}}}={{{-spec.row_bytes % 3}}}$",
+            "description": f"The {spec.row_bytes} bytes of the row as little-endian {spec.dtype}.",
+        }
+    )
+    return {"anyOf": forms}
+
+
+def answer_schema(spec: InputSpec) -> dict[str, Any]:
+    """JSON schema of y, or of a reward."""
+    number = {"type": "number", "minimum": -FLOATS["float32"], "maximum": FLOATS["float32"]}
+    if spec.kind == "actions":
+        return number
+    if spec.kind == "values":
+        count = len(spec.targets)
+        several = {"type": "array", "items": number, "minItems": count, "maxItems": count}
+        return {"anyOf": [number, several]} if count == 1 else several
+    if len(spec.classes) > MOST_LABELS:
+        return {
+            "type": ["string", "integer"],
+            "description": f"One of {len(spec.classes)} labels; `GET /v1/schema` lists them.",
+        }
+    whole = [int(label) for label in spec.classes if label.isascii() and label.isdigit() and str(int(label)) == label]
+    return {"enum": [*spec.classes, *whole]}
+
+
+def id_schema() -> dict[str, Any]:
+    """JSON schema of an id."""
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_ID,
+        "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        "description": f"1 to {LONGEST_ID} printable characters, but for '.' and '..'.",
+    }
+
+
+def predict_schema(spec: InputSpec) -> dict[str, Any]:
+    """JSON schema of the body of a prediction's request."""
+    id = {
+        "anyOf": [id_schema(), {"type": "null"}],
+        "description": "Joins feedback to this row; made by the server if left out.",
+    }
+    return _one_or_many({"id": id, "x": input_schema(spec)}, ["x"])
+
+
+def feedback_schema(spec: InputSpec) -> dict[str, Any]:
+    """JSON schema of the body of feedback."""
+    name = "reward" if spec.kind == "actions" else "y"
+    revision = {
+        "type": "integer", "minimum": 0, "maximum": LARGEST, "default": 0, "description": "A correction has a higher one.",
+    }  # fmt: skip
+    return _one_or_many({"id": id_schema(), name: answer_schema(spec), "revision": revision}, ["id", name])
+
+
+def described(spec: InputSpec) -> dict[str, Any]:
+    """What `GET /v1/schema` tells."""
+    return {**spec.to_json(), "x": input_schema(spec), "y": answer_schema(spec)}
+
+
+def dated(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A row with its dates as text too.
+
+    >>> dated({"time": 1790000000.5}, "time")
+    {'time': 1790000000.5, 'time_iso': '2026-09-21T14:13:20.500Z'}
+    """
+    found = {name: row[name] for name in names if isinstance(row.get(name), (int, float))}
+    texts = {
+        f"{name}_iso": datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        for name, value in found.items()
+    }
+    return {**row, **texts}
+
+
+def _one_or_many(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    one = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_ITEMS}]}
+
+
+def _limited(schema: dict[str, Any], greatest: float | None) -> dict[str, Any]:
+    """A schema of nested lists whose numbers fit the dtype."""
+    if schema.get("type") == "array":
+        return {**schema, "items": _limited(schema["items"], greatest)}
+    if schema.get("type") == "number" and greatest is not None:
+        return {**schema, "minimum": -greatest, "maximum": greatest}
+    return schema
+
+
+def _bits(dtype: str) -> int:
+    import numpy
+
+    return numpy.dtype(dtype).itemsize * 8
