@@ -22,10 +22,15 @@ class Decision:
 
 
 class Agent(ABC):
-    """Chooses, is told what came of it, and learns. `parts` name the attributes that are state."""
+    """Chooses, is told what came of it, and learns. `parts` name the attributes that are state.
+
+    needs_boundaries and reference mean what they mean for a learner, and hold for no agent so far.
+    """
 
     name: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
+    needs_boundaries: ClassVar[bool] = False
+    reference: ClassVar[bool] = False
 
     @abstractmethod
     def act(self, observation: X, key: int) -> Decision:

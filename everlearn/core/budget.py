@@ -97,6 +97,19 @@ class Meter:
         self.updates += 1
         return batch
 
+    def admits_feedback(self) -> bool:
+        """Whether the consequence of one more decision may be learned from; it counts as one answer and one update."""
+        budget = self.budget
+        for name, used in (("updates", self.updates), ("labels", self.labels), ("seconds", self.seconds)):
+            most = getattr(budget, name)
+            if not self.closed and most is not None and used >= most:
+                self.closed = name
+        if self.closed:
+            return False
+        self.labels += 1
+        self.updates += 1
+        return True
+
     def announce(self, boundary: Boundary) -> Boundary:
         """The boundary as it may be heard: where answers are counted, its rows come without them."""
         if boundary.data is None or boundary.data.y is None or self.budget.labels is None:

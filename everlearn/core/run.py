@@ -22,9 +22,10 @@ from typing import Any
 import torch
 import yaml
 
+from everlearn.core.agent import Agent
 from everlearn.core.budget import Budget, Meter, activation_bytes, refuse_activations
 from everlearn.core.errors import InputError, StateError, check_count
-from everlearn.core.events import Boundary, Event, map_x, rows, size, to_device
+from everlearn.core.events import Boundary, Event, Feedback, map_x, rows, size, to_device
 from everlearn.core.learner import Adapter, Learner
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, sweep, write_atomic
@@ -44,7 +45,7 @@ class Result:
     used: dict[str, Any]
     events: int
     sha256: str
-    learner: Learner = field(repr=False)
+    learner: Learner | Agent = field(repr=False)
     folder: Path | None = None
 
 
@@ -53,7 +54,9 @@ class Fold:
 
     parts = ("learner", "monitors", "meter", "position", "judged", "curve", "activations")
 
-    def __init__(self, learner: Learner, stream: Stream, budget: Budget, monitors: Sequence[Monitor], device: str = "cpu"):
+    def __init__(
+        self, learner: Learner | Agent, stream: Stream, budget: Budget, monitors: Sequence[Monitor], device: str = "cpu"
+    ):
         self.learner = learner
         self.stream = stream
         self.monitors = list(monitors)
@@ -78,6 +81,11 @@ class Fold:
                 started = predicted = time.perf_counter()
                 learner.boundary(event)
                 ended = time.perf_counter()
+        elif isinstance(event, Feedback):
+            started = predicted = time.perf_counter()
+            if meter.admits_feedback():
+                metrics = learner.update(event)
+            ended = time.perf_counter()
         else:
             wanted = any([monitor.wants_prediction(event) for monitor in self.monitors])
             admitted = meter.admit(event)
@@ -136,7 +144,7 @@ class Fold:
 
 
 def run(
-    learner: Learner,
+    learner: Learner | Agent,
     stream: Stream,
     *,
     budget: Budget | None = None,
@@ -148,7 +156,7 @@ def run(
     config: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
-    """Fold a learner over a stream.
+    """Fold a learner over a stream, or an agent over a log of feedback.
 
     With a folder, the run leaves config.yaml, metrics.jsonl, snapshots/ and result.json there; killed at any moment and
     called again, it continues from the newest snapshot and ends in the same bits (CPU, one thread count). resume=False

@@ -214,10 +214,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def save_snapshot(folder: Path, number: int, state: Any) -> Path:
-    """Write snapshot NUMBER and remove all but the newest `KEEP`, and any of a future that was given up. Returns its JSON's path.
+def write_snapshot(folder: Path, number: int, state: Any) -> Path:
+    """Write snapshot NUMBER beside what is there. Returns its JSON's path.
 
-    Raises StateError where it cannot be written; nothing of it stays behind then, and earlier snapshots stand.
+    Raises StateError where it cannot be written; nothing of it stays behind then, and other snapshots stand.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,6 +234,15 @@ def save_snapshot(folder: Path, number: int, state: Any) -> Path:
         path.unlink(missing_ok=True)
         path.with_suffix(".safetensors").unlink(missing_ok=True)
         raise
+    return path
+
+
+def save_snapshot(folder: Path, number: int, state: Any) -> Path:
+    """Write snapshot NUMBER and remove all but the newest `KEEP`, and any of a future that was given up. Returns its JSON's path.
+
+    Raises StateError as `write_snapshot` does.
+    """
+    path = write_snapshot(folder, number, state)
     standing = sorted(folder.glob("*.json"))
     place = standing.index(path) + 1
     for old in standing[: max(0, place - KEEP)] + standing[place:]:

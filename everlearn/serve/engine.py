@@ -4,13 +4,34 @@
 Every refusal is a `ServeError` with a stable code; what was refused left nothing behind.
 """
 
+import copy
+import json
+import os
+import statistics
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from everlearn.core.errors import ServeError, StateError
+from everlearn.serve.database import Connection, Database, SQLite
+from everlearn.serve.fold import Predictors, Served, ServedFold
+from everlearn.serve.history import History
 from everlearn.serve.input_spec import InputSpec
-from everlearn.serve.records import Answered, Ask, Receipt, Told
+from everlearn.serve.learning import Learning
+from everlearn.serve.log import Log
+from everlearn.serve.options import Options
+from everlearn.serve.predicting import Predicting
+from everlearn.serve.records import After, Alarm, Answered, Ask, Branch, Receipt, State, Told, Version
+from everlearn.serve.snapshots import Snapshots
+from everlearn.serve.upkeep import Upkeep
+
+MEASURES = {"classes": "accuracy", "values": "error", "actions": "reward"}
 
 
 class Engine(ABC):
@@ -94,3 +115,227 @@ class Engine(ABC):
 
     def __exit__(self, *fault: object) -> None:
         self.close()
+
+
+class LocalEngine(Engine):
+    """One process: a thread that predicts, one that writes the log, one that learns.
+
+    served: the learner or agent as it starts (version 0); folder: where log and versions are kept; watch: what raises alarms;
+    raised: called with each alarm; database: another place for the log (several processes may share Postgres and the folder).
+
+    Raises StateError where the folder belongs to something else, or another process serves it.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        spec: InputSpec,
+        folder: str | Path,
+        options: Options | None = None,
+        *,
+        watch: Any = None,
+        raised: Callable[[Alarm], None] = lambda alarm: None,
+        database: Database | None = None,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.spec = spec
+        self.options = options or Options()
+        self.folder = Path(folder)
+        self.model = repr(served)
+        self.started = clock()
+        torch.set_num_threads(self.options.threads)
+        self.database = database or SQLite(self.folder / "log.sqlite", self.options.durability)
+        self.leads = self.database.lead()
+        self.log = Log(self.database, clock=clock)
+        predictors = Predictors(served)
+        self.history = History(
+            self.log,
+            Snapshots(self.folder / "versions"),
+            predictors,
+            lambda: ServedFold(predictors.blank(), spec, self.options, copy.deepcopy(watch)),
+        )
+        self._fsync_ms = fsync_ms(self.folder)
+        self._open(served)
+        self.predicting = Predicting(self.log, spec, self.options)
+        self.upkeep = Upkeep(self.log, self.options, watch, raised, lambda: self.predicting.waiting)
+        self.learning = Learning(self.log, self.history, self.options, predictors, self.predicting.swap, upkeep=self.upkeep)
+        self.predicting.start()
+        self.learning.start()
+
+    def _open(self, served: Served) -> None:
+        """Make the log of a new server, or check that the one that stands is of the same model and rows."""
+        given = {"model": self.model, "spec": self.spec.to_json()}
+        standing = self.log.setting("served")
+        if standing and json.loads(standing) != json.loads(json.dumps(given)):
+            was = json.loads(standing)
+            differ = ", ".join(
+                f"{key}: {was.get(key)!r} there, {given[key]!r} now" for key in given if was.get(key) != given[key]
+            )
+            self.log.close()
+            self.database.close()
+            raise StateError(f"{self.folder} holds the log of another model ({differ}). Choose another folder.")
+        if not standing:
+            self._begin(given)
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        fold = self.history.make()
+        size = self.history.snapshots.save(0, fold.state_dict())
+        now = self.log.clock()
+        first = Version(0, None, 0, 0, 0, fold.sha256(), State.ACTIVE, now, bytes=size, reason="as it was given")
+
+        def write(connection: Connection) -> None:
+            self.history.add_version(connection, first, True)
+            self.history.add_branch(connection, Branch(0, 0, 0), 0)
+            self.log._set(connection, "served", json.dumps(given))
+
+        self.log.write(write).result()
+
+    def predict(self, asks: Sequence[Ask]) -> "Future[list[Answered]]":
+        return self.predicting.ask(asks)
+
+    def feedback(self, items: Sequence[Told]) -> "Future[list[Receipt]]":
+        self.predicting.admit()
+        future = self.log.write(lambda connection: self.log.add_answers(connection, items, self.options.horizon))
+        future.add_done_callback(self.predicting.leave)
+        return future
+
+    def status(self) -> dict[str, Any]:
+        learning, log = self.learning, self.log
+        fold = learning.fold
+        answered = [] if fold is None else fold.answered
+        newest = self.alarms(1)
+        recent = log.rows("SELECT count(*) FROM alarm WHERE time > ?", (log.clock() - 3600.0,))[0][0]
+        steps = log.rows("SELECT count(*) FROM step")[0][0]
+        versions, alarms = (log.rows(f"SELECT count(*) FROM {name}")[0][0] for name in ("version", "alarm"))
+        counts = log.counts() | {"steps": steps, "versions": versions, "alarms": alarms}
+        return {
+            "model": self.model,
+            "kind": self.spec.kind,
+            "engine": "local",
+            "measure": MEASURES[self.spec.kind],
+            "version": self.predicting.version,
+            "branch": 0 if fold is None else fold.branch,
+            "applied_seq": 0 if fold is None else fold.applied_seq,
+            "last_seq": log.newest(),
+            "lag": self.upkeep.lag,
+            "queue": {"waiting": self.predicting.waiting, "limit": self.options.queue},
+            "learning": learning.state,
+            "fault": learning.fault,
+            "ready": self.ready,
+            "counts": counts,
+            "score": {"rows": len(answered), "value": sum(answered) / len(answered) if answered else None},
+            "unanswered_share": 1.0 - min(1.0, counts["answers"] / counts["inputs"]) if counts["inputs"] else 0.0,
+            "propensity": self.predicting.propensity(),
+            "guard": {"rows": 0, "candidate": None, "service": None, "parent": None}
+            if fold is None
+            else fold.guard.figures(),
+            "alarms": {"recent": int(recent), "latest": newest[0] if newest else None},
+            "durability": self.options.durability,
+            "fsync_ms": self._fsync_ms,
+            "started": self.started,
+            "time": log.clock(),
+            "options": self.options.to_json(),
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Whether predictions are answered and learning has recovered."""
+        return self.predicting.version is not None and self.learning.state not in ("recovering", "failed")
+
+    def versions(self) -> list[dict[str, Any]]:
+        return [asdict(version) for version in reversed(self.history.versions())]
+
+    def decisions(self, limit: int = 100) -> list[dict[str, Any]]:
+        names = ("time", "seq", "action", "before", "after", "reason", "who")
+        rows = self.log.rows(
+            "SELECT time, seq, action, from_version, to_version, reason, who FROM decision ORDER BY number DESC LIMIT ?",
+            (limit,),
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def alarms(self, limit: int = 100) -> list[dict[str, Any]]:
+        names = ("time", "seq", "kind", "value", "limit", "message")
+        rows = self.log.rows(
+            "SELECT time, seq, kind, value, limit_value, message FROM alarm ORDER BY number DESC LIMIT ?", (limit,)
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def series(self, limit: int = 500) -> list[dict[str, Any]]:
+        names = ("seq", "time", "score", "version", "lag", "inputs", "answers")
+        total = int(self.log.rows("SELECT count(*) FROM point")[0][0])
+        stride = max(1, -(-total // limit))
+        rows = self.log.rows(
+            "SELECT seq, time, score, version, lag, inputs, answers FROM (SELECT *, row_number() OVER (ORDER BY seq DESC) AS place"
+            " FROM point) AS placed WHERE (place - 1) % ? = 0 ORDER BY seq",
+            (stride,),
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def rollback(
+        self,
+        version: int,
+        reason: str,
+        after: str = "quarantine",
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        who: str = "",
+    ) -> dict[str, Any]:
+        if after not in tuple(After):
+            raise ServeError("invalid_request", f"after must be one of {', '.join(After)}, got {after!r}.", 422)
+        body = {"version": version, "after": after, "reason": reason, "who": who, "first": first, "last": last}
+        return self.learning.ask("rollback", body)
+
+    def release(self, first: int, last: int, reason: str, who: str = "") -> dict[str, Any]:
+        return self.learning.ask("release", {"first": first, "last": last, "reason": reason, "who": who})
+
+    def pause(self, reason: str, who: str = "") -> dict[str, Any]:
+        return self.learning.ask("pause", {"paused": True, "reason": reason, "who": who})
+
+    def resume(self, reason: str, who: str = "") -> dict[str, Any]:
+        return self.learning.ask("pause", {"paused": False, "reason": reason, "who": who})
+
+    def erase(self, id: str, *, relearn: bool = False, reason: str = "", who: str = "") -> dict[str, Any]:
+        return self.learning.ask("erase", {"id": id, "relearn": relearn, "reason": reason, "who": who})
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Wait until predictions are answered and the log has been folded. Raises StateError where that fails, or takes too long."""
+        end = time.monotonic() + timeout
+        while not self.ready:
+            if self.learning.state == "failed":
+                raise StateError(self.learning.fault)
+            if time.monotonic() > end:
+                raise StateError(f"the server is still {self.learning.state} after {timeout:g} s.")
+            time.sleep(0.005)
+
+    def learned(self, timeout: float = 30.0) -> bool:
+        """Wait until everything that can be learned from has been (a full batch, or what `wait` has let through)."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.learning.state == "failed":
+                return False
+            if self.learning.state == "running" and self.learning.idle:
+                return True
+            time.sleep(0.005)
+        return False
+
+    def close(self) -> None:
+        self.predicting.close()
+        self.learning.close()
+        self.log.close()
+        self.database.close()
+
+
+def fsync_ms(folder: Path, rounds: int = 5) -> float:
+    """The median time of a small write that reaches the disk, in milliseconds: what a durable commit costs here."""
+    path = folder / ".fsync"
+    times = []
+    with open(path, "wb") as file:
+        for _ in range(rounds):
+            file.write(b"0" * 512)
+            file.flush()
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - began)
+    path.unlink()
+    return round(1000 * statistics.median(times), 3)

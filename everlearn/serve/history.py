@@ -1,0 +1,196 @@
+"""Versions, branches and steps as the log has them, and how any state is made again from a snapshot and the steps after it.
+
+    state(version) = its snapshot, or else fold(steps after the newest whole snapshot before it on its branch)
+
+A version whose files are garbled is thereby made again, held against the sha256 of its row, and written anew.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from everlearn.core.errors import StateError
+from everlearn.serve.database import Connection
+from everlearn.serve.fold import Predictors, ServedFold
+from everlearn.serve.log import Log
+from everlearn.serve.records import Branch, Moment, State, Version
+from everlearn.serve.snapshots import Snapshots
+
+COLUMNS = "version, parent, branch, number, applied_seq, sha256, state, created, score, service_score, row_count, bytes, reason, promoted"
+
+
+class History:
+    """What the log knows of versions. `make` gives a fold at its beginning."""
+
+    def __init__(self, log: Log, snapshots: Snapshots, predictors: Predictors, make: Any):
+        self.log = log
+        self.snapshots = snapshots
+        self.predictors = predictors
+        self.make = make
+
+    # ---- what is there ---------------------------------------------------------------------------------------------------
+
+    def versions(self) -> list[Version]:
+        """Every version, the oldest first."""
+        return [_version(row) for row in self.log.rows(f"SELECT {COLUMNS} FROM version ORDER BY version")]
+
+    def version(self, number: int) -> Version | None:
+        """One version."""
+        found = self.log.rows(f"SELECT {COLUMNS} FROM version WHERE version = ?", (number,))
+        return _version(found[0]) if found else None
+
+    def active(self) -> Version | None:
+        """The version in service."""
+        found = self.log.rows(
+            f"SELECT {COLUMNS} FROM version WHERE state = ? ORDER BY version DESC LIMIT 1", (State.ACTIVE,)
+        )
+        return _version(found[0]) if found else None
+
+    def kept_at(self, branch: int) -> dict[int, tuple[Version, bool]]:
+        """By step number, the versions of a branch and whether each was put into service."""
+        rows = self.log.rows(f"SELECT {COLUMNS} FROM version WHERE branch = ? ORDER BY version", (branch,))
+        return {row[3]: (_version(row), bool(row[13])) for row in rows}
+
+    def branch(self, number: int | None = None) -> tuple[Branch, int]:
+        """A branch (the newest by default), and the version that served when it began."""
+        where, given = ("", ()) if number is None else (" WHERE branch = ?", (number,))
+        row = self.log.rows(
+            f"SELECT branch, version, applied_seq, holes, service FROM branch{where} ORDER BY branch DESC LIMIT 1", given
+        )[0]
+        holes = tuple((int(low), int(high)) for low, high in json.loads(row[3]))
+        return Branch(int(row[0]), int(row[1]), int(row[2]), holes), int(row[4])
+
+    def moments(self, branch: Branch, after: int, until: int | None = None) -> Iterator[Moment]:
+        """The steps of a branch with numbers above `after`, up to `until`, as they were folded."""
+        rows = self.log.rows(
+            "SELECT number, first, last, reason FROM step WHERE branch = ? AND number > ? ORDER BY number",
+            (branch.branch, after),
+        )
+        for number, first, last, reason in rows:
+            if until is not None and number > until:
+                return
+            holes = () if reason == "released" else branch.holes
+            yield self.log.moment(branch.branch, int(number), int(first), int(last), holes)
+
+    def lineage(self, version: int | None = None) -> Iterator[Moment]:
+        """Every step behind a version, or behind the learner as it stands, from the first on."""
+        yield from self._behind(*self._end(version))
+
+    def _end(self, version: int | None) -> tuple[Branch, int | None]:
+        if version is None:
+            return self.branch()[0], None
+        row = self.version(version)
+        if row is None:
+            raise StateError(f"there is no version {version}.")
+        return self.branch(row.branch)[0], row.number
+
+    def _behind(self, branch: Branch, until: int | None) -> Iterator[Moment]:
+        start = self.version(branch.version)
+        if branch.branch > 0 and start is not None:
+            yield from self._behind(self.branch(start.branch)[0], start.number)
+        yield from self.moments(branch, 0, until)
+
+    # ---- states ----------------------------------------------------------------------------------------------------------
+
+    def state(self, version: int) -> dict[str, Any]:
+        """The whole state of a version, from its snapshot, or made again. Raises StateError where neither works."""
+        found = self.snapshots.load(version)
+        return self._again(version) if found is None else found
+
+    def learner_state(self, version: int) -> dict[str, Any]:
+        """The state of its learner alone."""
+        return self.state(version)["fold"]["learner"]
+
+    def _again(self, version: int) -> dict[str, Any]:
+        row = self.version(version)
+        if row is None:
+            raise StateError(f"there is no version {version}.")
+        if row.state == State.PRUNED:
+            raise StateError(f"version {version} was removed by the rule of retention.")
+        fold = self.make() if version == 0 else self.standing_at(self.branch(row.branch)[0], row.number, without=version)
+        if fold.sha256() != row.sha256:
+            raise StateError(
+                f"the snapshot of version {version} is garbled, and what the log gives in its place has another sha256. "
+                "Rows may have been erased or removed since; roll back to another version."
+            )
+        state = fold.state_dict()
+        self.snapshots.save(version, state)
+        return state
+
+    def standing_at(self, branch: Branch, until: int | None, without: int | None = None) -> ServedFold:
+        """The fold of a branch after step `until` (after its last step where None), from the newest whole snapshot on it."""
+        kept = self.kept_at(branch.branch)
+        fold = self.make()
+        for number in sorted((n for n in kept if until is None or n <= until), reverse=True):
+            version = kept[number][0]
+            if version.version == without or version.state == State.PRUNED:
+                continue
+            state = self.snapshots.load(version.version)
+            if state is not None:
+                self._put_back(fold, state)
+                self.settle(fold, *kept[number])
+                break
+        else:
+            self.begin(fold, branch)
+        for moment in self.moments(branch, fold.number, until):
+            fold.apply(moment)
+            if fold.number in kept and kept[fold.number][0].version != without:
+                self.settle(fold, *kept[fold.number])
+        return fold
+
+    def begin(self, fold: ServedFold, branch: Branch) -> None:
+        """Set a fold to where a branch begins: in the state of its version, with what served then in service."""
+        service = self.branch(branch.branch)[1]
+        fold.load_state_dict(self.state(branch.version))
+        fold.begin_branch(branch.branch, branch.applied_seq)
+        fold.put_into_service(service, self.predictors.of(self.learner_state(service)), parent=None, before=None)
+
+    def _put_back(self, fold: ServedFold, state: dict[str, Any]) -> None:
+        """Set a fold to a state, with the predictors that its guard compares."""
+        fold.load_state_dict(state)
+        fold.guard.service = self.predictors.of(self.learner_state(fold.service))
+        parent = fold.parent
+        fold.guard.parent = None if parent is None else self._if_there(parent)
+
+    def _if_there(self, version: int) -> Any:
+        try:
+            return self.predictors.of(self.learner_state(version))
+        except StateError:
+            return None
+
+    def settle(self, fold: ServedFold, version: Version, promoted: bool) -> None:
+        """Do again what was decided at a step: put the version that was kept there into service."""
+        if promoted and fold.service != version.version:
+            predictor = self.predictors.of(fold.learner.state_dict())
+            fold.put_into_service(version.version, predictor, parent=fold.service, before=fold.guard.service)
+
+    # ---- what is written -------------------------------------------------------------------------------------------------
+
+    def next_version(self) -> int:
+        """The number of the next version."""
+        return int(self.log.rows("SELECT coalesce(max(version), -1) + 1 FROM version")[0][0])
+
+    def add_version(self, connection: Connection, version: Version, promoted: bool) -> None:
+        """Write the row of a version; if it was put into service, the one before it retires."""
+        if promoted:
+            connection.execute("UPDATE version SET state = ? WHERE state = ?", (State.RETIRED, State.ACTIVE))
+        connection.execute(
+            f"INSERT INTO version ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (
+                version.version, version.parent, version.branch, version.number, version.applied_seq, version.sha256,
+                str(version.state), version.created, version.score, version.service_score, version.rows, version.bytes, version.reason,
+                int(promoted),
+            ),
+        )  # fmt: skip
+
+    def add_branch(self, connection: Connection, branch: Branch, service: int) -> None:
+        """Write the row of a branch."""
+        connection.execute(
+            "INSERT INTO branch (branch, version, applied_seq, holes, service, created) VALUES (?, ?, ?, ?, ?, ?)",
+            (branch.branch, branch.version, branch.applied_seq, json.dumps(branch.holes), service, self.log.clock()),
+        )
+
+
+def _version(row: Any) -> Version:
+    state = State(row[6])
+    return Version(*row[:6], state, *row[7:13])

@@ -1,0 +1,104 @@
+"""What is done beside learning: closing the horizon, giving up early answers, retention, lag, alarms, points over time."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from everlearn.serve.database import Connection
+from everlearn.serve.fold import ServedFold
+from everlearn.serve.log import Log
+from everlearn.serve.options import Options
+from everlearn.serve.records import ANSWER, Alarm, Moment
+
+MOST_EVENTS = 1024  # events in one step
+TEND = 1.0  # seconds between rounds
+
+
+class Upkeep:
+    """Keeps house for one log. watch: looks at lag and queue by the clock; raised: told of each alarm; waiting: requests that wait."""
+
+    def __init__(
+        self,
+        log: Log,
+        options: Options,
+        watch: Any = None,
+        raised: Callable[[Alarm], None] = lambda alarm: None,
+        waiting: Callable[[], int] = lambda: 0,
+    ):
+        self.log = log
+        self.options = options
+        self.watch = watch
+        self.raised = raised
+        self.waiting = waiting
+        self.lag: dict[str, Any] = {"events": 0, "answers": 0, "seconds": 0.0}
+        self._tended = 0.0
+        self._drawn = 0.0
+
+    def measure_lag(self, rows: Sequence[tuple[int, str, float]], applied_seq: int) -> None:
+        """How far learning is behind: rows are the first events not folded (seq, kind, created)."""
+        answers = [created for _, kind, created in rows if kind == ANSWER]
+        waiting = self.log.newest() - applied_seq
+        more = len(rows) == MOST_EVENTS
+        self.lag = {
+            "events": max(waiting, len(rows)) if more else len(rows),
+            "answers": len(answers) if not more else max(len(answers), waiting // 2),
+            "seconds": round(max(0.0, self.log.clock() - min(answers)), 3) if answers else 0.0,
+        }
+
+    def tend(self, applied_seq: int) -> list[Alarm]:
+        """About once a second; gives the alarms that the clock brings."""
+        now = time.monotonic()
+        if now - self._tended < TEND:
+            return []
+        self._tended = now
+        options, log, alarms = self.options, self.log, []
+        if options.horizon is not None:
+            log.write(lambda connection: log.close_open(connection, options.horizon, options.default)).result()
+        expired = log.write(lambda connection: log.expire_early(connection, options.early)).result()
+        if expired:
+            told = f"{expired} answers were given up: their predictions did not come within {options.early:g} s."
+            alarms.append(Alarm("label_loss", float(expired), 0.0, told))
+        if options.keep_days is not None:
+            oldest = log.clock() - options.keep_days * 86_400
+            log.write(lambda connection: log.forget_before(connection, oldest, applied_seq)).result()
+        self.measure_lag(log.pending(applied_seq, MOST_EVENTS), applied_seq)
+        if self.watch is not None:
+            queue = {"waiting": self.waiting(), "limit": options.queue}
+            alarms += self.watch.look(log.clock(), self.lag, queue, log.counts())
+        return alarms
+
+    def tell(self, alarm: Alarm) -> bool:
+        """Write an alarm to the log and tell whoever listens; False where it was there before."""
+        alarm = replace(alarm, time=alarm.time or self.log.clock(), seq=alarm.seq or self.log.newest())
+
+        def write(connection: Connection) -> int:
+            return connection.execute(
+                "INSERT INTO alarm (time, seq, kind, value, limit_value, message) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (alarm.time, alarm.seq, alarm.kind, alarm.value, alarm.limit, alarm.message),
+            ).rowcount
+
+        new = self.log.write(write).result() == 1
+        if new:
+            self.raised(alarm)
+        return new
+
+    def freezes(self, alarm: Alarm) -> bool:
+        """Whether an alarm stops learning."""
+        return self.watch is not None and alarm.kind in self.watch.alarms.freeze
+
+    def draw(self, fold: ServedFold, moment: Moment) -> None:
+        """Add a point to what is drawn over time, at most one a second."""
+        now = time.monotonic()
+        if now - self._drawn < TEND or not moment.answers:
+            return
+        self._drawn = now
+        log = self.log
+        score = sum(fold.answered) / len(fold.answered) if fold.answered else None
+        row = (moment.last, log.clock(), score, fold.service, self.lag["answers"], log.inputs, log.answers)
+        log.write(
+            lambda connection: connection.execute(
+                "INSERT INTO point (seq, time, score, version, lag, inputs, answers) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                row,
+            )
+        )
