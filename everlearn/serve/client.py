@@ -17,7 +17,7 @@ from everlearn.serve.calls import Acknowledgement, Calls, Delivery, Prediction
 from everlearn.serve.courier import Courier
 from everlearn.serve.outbox import Outbox
 from everlearn.serve.retry import Plan, Reply, Request, Retries, Wait
-from everlearn.serve.transfer import LONGEST_ANSWER, arguments, broken, checked_url, failed, headers
+from everlearn.serve.transfer import LONGEST_ANSWER, arguments, broken, checked_url, failed, headers, secured
 
 if TYPE_CHECKING:
     import httpx
@@ -173,7 +173,7 @@ class Client:
 
     def _connect(self) -> "httpx.Client":
         httpx = optional("httpx", "serve", "Client")
-        return httpx.Client(base_url=self.url, headers=self._headers, transport=self._transport)
+        return httpx.Client(base_url=self.url, headers=self._headers, verify=secured(self.url), transport=self._transport)
 
     def _run(self, plan: Plan[T]) -> T:
         """Carry out a plan."""
@@ -237,7 +237,9 @@ class AsyncClient:
         httpx = optional("httpx", "serve", "AsyncClient")
         self.url = checked_url(url)
         self.outbox = _as_outbox(outbox, deliver)
-        self._http = httpx.AsyncClient(base_url=self.url, headers=headers(token), transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=self.url, headers=headers(token), verify=secured(self.url), transport=transport
+        )
         self._calls = Calls(Retries(timeout, retries, deadline, seed=seed), self.outbox)
         self._courier = None
         if deliver:

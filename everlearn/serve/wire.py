@@ -93,7 +93,7 @@ def told(item: Mapping[str, Any]) -> dict[str, Any]:
     if len(given) != 1:
         raise invalid(f"feedback needs y or reward, and got {' and '.join(given) or 'neither'}.")
     revision = plain(item.get("revision", 0))
-    if not isinstance(revision, int) or isinstance(revision, bool) or revision < 0:
+    if not isinstance(revision, int) or isinstance(revision, bool) or not 0 <= revision < 1 << 63:
         raise invalid(f"revision must be an int >= 0, got {_short(revision)}.")
     return {"id": check_id(item.get("id")), given[0]: plain(item[given[0]]), "revision": revision}
 
@@ -102,13 +102,8 @@ def encoded(value: Any) -> bytes:
     """JSON of a value. Raises ServeError that names the place of a number that is not finite."""
     try:
         return json.dumps(value, default=plain, allow_nan=False, separators=(",", ":")).encode()
-    except RecursionError as error:
-        raise invalid("the lists are nested too deeply to be sent.") from error
-    except (TypeError, ValueError) as error:
-        place = next(_not_finite(value), None)
-        if place is None:
-            raise invalid(f"this cannot be sent as JSON: {error}.") from error
-        raise ServeError("not_finite", f"{place} is not a finite number; fill or drop missing values.", 422) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unsendable(value, error) from error
 
 
 def joined(items: Sequence[bytes]) -> bytes:
@@ -140,13 +135,25 @@ def _packed(values: numpy.ndarray, schema: Mapping[str, Any] | None) -> str | No
     if schema is None or values.size < LARGE or values.dtype.kind not in "biuf" or list(values.shape) != schema.get("shape"):
         return None
     try:
-        wanted = numpy.dtype(schema.get("dtype")).newbyteorder("<")
+        wanted = numpy.dtype(str(schema.get("dtype"))).newbyteorder("<")
     except TypeError:
+        return None
+    if wanted.kind not in "biuf":
         return None
     with numpy.errstate(over="ignore", invalid="ignore"):
         sent = values.astype(wanted)
     exact = wanted.kind == "f" or values.dtype == wanted or numpy.array_equal(sent, values)
     return base64.b64encode(sent.tobytes()).decode() if exact else None
+
+
+def _unsendable(value: Any, error: Exception) -> ServeError:
+    try:
+        place = next(_not_finite(value), None)
+    except RecursionError:
+        place = None
+    if place is None:
+        return invalid(f"this cannot be sent as JSON: {error}.")
+    return ServeError("not_finite", f"{place} is not a finite number; fill or drop missing values.", 422)
 
 
 def _not_finite(value: Any, place: str = "") -> Iterator[str]:
