@@ -5,6 +5,7 @@ version. Several processes would be several folds of one log, and are refused.
 """
 
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -104,6 +105,8 @@ def serve(
     engine = app.state.engine
     with logged(log_json), contextlib.closing(engine):
         plain = "" if certificate or is_local(host) else "; without TLS, tokens can be read on the way"
+        gc.collect()
+        gc.freeze()  # what was imported is not looked through again, which would hold up answers for a tenth of a second
         announce(f"Serving at {server.address} ({needs}{plain}). Stop with Ctrl-C.")
         server.run()
 

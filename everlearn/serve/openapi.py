@@ -20,13 +20,15 @@ BODY = ("malformed", "request_timeout", "unsupported_media")
 
 @dataclass(frozen=True)
 class Made:
-    """A route. scope: what a token needs, None for nothing; shown: what FastAPI is told of it."""
+    """A route. scope: what a token needs, None for nothing; shown: what FastAPI is told of it; plain: whether nothing of the address
+    is read by FastAPI."""
 
     method: str
     path: str
     answer: Answer
     scope: str | None
     shown: dict[str, Any]
+    plain: bool
 
 
 class Answers(Protocol):
@@ -141,7 +143,7 @@ def _route(
         "openapi_extra": extra,
         "summary": _text(answer).split(". ")[0].split("\n")[0].rstrip("."),
     }
-    return Made(method, path, answer, scope, shown)
+    return Made(method, path, answer, scope, shown, method == "POST")
 
 
 def _text(answer: Answer) -> str:
