@@ -102,9 +102,21 @@ def sources() -> dict[str, Any]:
 def stream_text(text: str, *, target: str | None = None, time: str | None = None) -> str:
     """The full call string behind a short one.
 
-    `my.csv` with a target becomes prequential(table(...)); a folder becomes split(images(FOLDER), ...), a data set's bare name
-    split(NAME, experiences=5, epochs=3).
+    `my.csv` with a target becomes prequential(table(...)), the exported log of a server served(...); a folder becomes
+    split(images(FOLDER), ...), a data set's bare name split(NAME, experiences=5, epochs=3).
     """
+    kind = _served_kind(text)
+    if kind is not None:
+        if kind != "classes":
+            raise SpecError(
+                f"{text} is the log of a server that answers with {kind}; learners here answer with classes. In Python, "
+                f"run(learner, served({text!r})) folds a learner or an agent of your own over it."
+            )
+        if target is not None or time is not None:
+            raise SpecError(
+                f"{text} is the log of a server, which knows its answers and times; leave --target and --time out."
+            )
+        return f"served({text!r})"
     if any(text.lower().endswith("." + ending) for ending in TABLES):
         if target is None:
             raise SpecError(f"{text}: name the column to predict with --target COLUMN.")
@@ -119,6 +131,14 @@ def stream_text(text: str, *, target: str | None = None, time: str | None = None
         return str(call)
     timed = call.name == "table"
     return f"prequential({call})" if timed else f"split({call}, experiences=5, epochs=3)"
+
+
+def _served_kind(text: str) -> str | None:
+    """What the server behind an exported log answers with; None where a text names no such file."""
+    from everlearn.data.served_file import served_kind
+
+    is_file = text.lower().endswith((".parquet", ".pq")) and Path(text).is_file()
+    return served_kind(text) if is_file else None
 
 
 def build_stream(text: str, seed: int) -> Stream:
@@ -220,6 +240,21 @@ def build_learner(text: str, stream: Stream, model: str, seed: int) -> Learner:
         raise SpecError(f"{text} gives {type(learner).__name__}, not a learner.")
     _holds_every_class(text, learner, stream.schema.outputs)
     return learner
+
+
+def build_agent(text: str, seed: int) -> Agent:
+    """The agent of a call string."""
+    call = parse(text)
+    found = lookup(call.name, agents(), "agent")
+    args = [build(item, values(), "value") for item in call.args]
+    kwargs = {key: build(item, values(), "value") for key, item in call.kwargs}
+    if "seed" in _parameters(found):
+        kwargs.setdefault("seed", seed)
+    with blame(call):
+        made = invoke(call.name, found, args, kwargs)
+    if not isinstance(made, Agent):
+        raise SpecError(f"{text} gives {type(made).__name__}, not an agent.")
+    return made
 
 
 def _holds_every_class(text: str, learner: Learner, classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Every scenario by its call name: functions of a data set (or a stream) and a seed that give a stream.
+"""Every scenario by its call name: functions of a data set (or a stream, or a file) and a seed that give a stream.
 
 | scenario | what changes |
 |---|---|
@@ -10,6 +10,7 @@
 | `iid` | nothing: the control |
 | `delayed` | when answers come, if they come |
 | `prefix` | how long the stream is |
+| `served` | whatever changed for a deployed server, as its log has it |
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from everlearn.data.label_shift import label_shift
 from everlearn.data.prefix import prefix
 from everlearn.data.prequential import iid, prequential
 from everlearn.data.recurring import recurring
+from everlearn.data.served import served
 from everlearn.data.split import blurry, split, tasks
 
 SCENARIOS: dict[str, Callable[..., Stream]] = {
@@ -38,6 +40,7 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "iid": iid,
     "delayed": delayed,
     "prefix": prefix,
+    "served": served,
 }
 VALUES: dict[str, Any] = {
     item.name: item for item in (Imbalanced, Corrupted)

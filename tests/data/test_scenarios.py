@@ -14,7 +14,7 @@ def test_every_scenario_is_found_by_its_name_and_documented(name):
     assert scenario.__name__ == name
     assert len(inspect.getdoc(scenario)) > 60
     source, *options = inspect.signature(scenario).parameters.values()
-    assert source.name in ("data", "stream")
+    assert source.name in ("data", "stream", "path")
     assert all(option.kind is option.KEYWORD_ONLY for option in options) or name == "prefix"
 
 
