@@ -8,7 +8,8 @@ import base64
 import binascii
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 
 from everlearn.core.agent import Agent, Decision
-from everlearn.core.errors import ServeError, closest
+from everlearn.core.errors import InputError, ServeError, closest
 from everlearn.core.learner import Learner
 from everlearn.core.stream import Schema
+from everlearn.data.encoder import Encoder
 
 KINDS = ("classes", "values", "actions")
 
@@ -28,7 +30,8 @@ class InputSpec:
     """One row of input, and what an answer to it may be.
 
     kind: "classes" (the answer is one of `classes`), "values" (a number for each of `targets`) or "actions" (a reward);
-    shape, dtype: of one row; features: names of its columns where it is a table's.
+    shape, dtype: of one row; features: names of its columns where it is a table's; encoder: what makes such a row of a raw one,
+    {"age": 41, "colour": "red"} (`data.encoder.Encoder` as JSON).
 
     >>> spec = InputSpec("classes", (2,), "float32", classes=("cat", "dog"))
     >>> row = spec.row([0.5, 1.0])
@@ -42,15 +45,16 @@ class InputSpec:
     classes: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    encoder: dict[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def of(cls, served: Learner | Agent, schema: Schema, targets: Sequence[str] = ()) -> "InputSpec":
         """The spec of a learner or agent on rows of a schema. A schema without classes is one of values."""
         kind = "actions" if isinstance(served, Agent) else "classes" if schema.classes else "values"
         named = tuple(targets) or (("value",) if kind == "values" else ())
-        return cls(
-            kind, tuple(schema.shape), str(schema.dtype).removeprefix("torch."), schema.classes, schema.features, named
-        )
+        encoder = None if schema.encoder is None else schema.encoder.to_json()
+        dtype = str(schema.dtype).removeprefix("torch.")
+        return cls(kind, tuple(schema.shape), dtype, schema.classes, schema.features, named, encoder)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "InputSpec":
@@ -58,13 +62,14 @@ class InputSpec:
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain JSON; without an encoder, not a word of it."""
+        record = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return record if self.encoder is not None else {key: value for key, value in record.items() if key != "encoder"}
 
     @property
     def schema(self) -> Schema:
         """The schema of the rows."""
-        return Schema(self.shape, getattr(torch, self.dtype), self.classes, self.features)
+        return Schema(self.shape, getattr(torch, self.dtype), self.classes, self.features, self._encoder)
 
     @property
     def row_bytes(self) -> int:
@@ -72,7 +77,8 @@ class InputSpec:
         return math.prod(self.shape) * numpy.dtype(self.dtype).itemsize
 
     def row(self, x: Any) -> bytes:
-        """The bytes of one row given as nested lists, a flat list, an array, or base64. Raises ServeError that names the place."""
+        """The bytes of one row given as nested lists, a flat list, an array, base64, or a dict (a raw row where there is an encoder,
+        else the columns of x by name). Raises ServeError that names the place."""
         if isinstance(x, str):
             return self._decoded(x)
         if isinstance(x, dict):
@@ -136,15 +142,36 @@ class InputSpec:
         return {"answer": decision.action, "propensity": decision.propensity}
 
     def json_schema(self) -> dict[str, Any]:
-        """The JSON schema of `x` for the API's description."""
+        """The JSON schema of `x` as nested lists, for the API's description."""
         number = {"type": "integer", "minimum": 0, "maximum": 255} if self.dtype == "uint8" else {"type": "number"}
         nested: dict[str, Any] = number
         for length in reversed(self.shape):
             nested = {"type": "array", "items": nested, "minItems": length, "maxItems": length}
         return nested
 
-    def _named(self, x: dict) -> list[Any]:
+    def named_schema(self) -> dict[str, Any] | None:
+        """The JSON schema of `x` as a dict: a raw row, or the columns of x by name; None where columns have no names."""
+        if self._encoder is not None:
+            return self._encoder.json_schema()
+        if not self.features or len(self.features) != math.prod(self.shape):
+            return None
+        number = self.json_schema()
+        while number["type"] == "array":
+            number = number["items"]
+        columns = dict.fromkeys(self.features, number)
+        return {"type": "object", "properties": columns, "required": list(self.features), "additionalProperties": False}
+
+    @cached_property
+    def _encoder(self) -> Encoder | None:
+        return None if self.encoder is None else Encoder.from_json(self.encoder)
+
+    def _named(self, x: dict) -> Any:
         """The columns of a row in order. Raises ServeError for names that are missing or unknown."""
+        if self._encoder is not None:
+            try:
+                return self._encoder.encode([x])[0]
+            except InputError as error:
+                raise _invalid(f"x: {error}") from error
         if not self.features or len(self.features) != math.prod(self.shape):
             raise _invalid(f"x must be nested lists of shape {list(self.shape)}; this model's columns have no names.")
         unknown = sorted(set(x) - set(self.features))
