@@ -16,6 +16,7 @@ from typing import Any
 
 from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
+from everlearn.operating import export, serve, token
 
 RUNS = Path("everlearn-runs")
 USUAL = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean"
@@ -279,6 +280,20 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
     "list": (list_, "  everlearn list\n  everlearn list data --json"),
     "show": (show, "  everlearn show derpp\n  everlearn show everlearn-runs/compare-1a2b3c4d"),
     "cite": (cite, "  everlearn cite derpp"),
+    "serve": (
+        serve,
+        """  everlearn serve everlearn-runs/compare-1a2b3c4d
+  everlearn serve everlearn-runs/compare-1a2b3c4d --learner "replay(capacity=200)" --folder served --port 8080
+  everlearn serve served
+  everlearn serve "derpp(capacity=500)" --data sales.csv --target bought --model mymodule:build --weights trained.safetensors
+  everlearn serve served --host 0.0.0.0 --database postgresql://everlearn@db/served""",
+    ),
+    "export": (export, "  everlearn export served deployed.parquet\n  everlearn compare deployed.parquet"),
+    "token": (
+        token,
+        "  everlearn token served shop --scopes predict,feedback\n  everlearn token served anna --scopes admin\n"
+        "  everlearn token served shop --revoke true",
+    ),
     "check": (check, '  everlearn check "replay(capacity=50)"\n  everlearn check mymodule:MyLearner'),
 }
 PLACES = {
@@ -289,6 +304,9 @@ PLACES = {
     "list": "[KIND]",
     "show": "NAME",
     "cite": "NAME",
+    "serve": "WHAT",
+    "export": "FOLDER OUTPUT",
+    "token": "FOLDER NAME",
     "check": "LEARNER",
 }
 KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"

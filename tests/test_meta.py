@@ -29,6 +29,7 @@ LEVELS = (
     ("comparison",),
     ("serve", "studies"),
     ("console",),
+    ("operating",),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -10,7 +10,7 @@ from everlearn.comparison import catalog
 from everlearn.comparison.job import reach
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, closest
-from everlearn.core.spec import Call, build, import_reference, invoke, lookup, parse
+from everlearn.core.spec import import_reference, lookup, parse
 
 KINDS = ("learners", "agents", "networks", "scenarios", "data", "values", "studies")
 Rows = list[tuple[str, str]]
@@ -96,7 +96,7 @@ def check_named(text: str) -> list[str]:
     call = parse(text)
     found = lookup(call.name, {**catalog.learners(), **catalog.agents()}, "learner or agent")
     if isinstance(found, type) and issubclass(found, Agent):
-        return check_agent(lambda seed: _agent(call, found, seed))
+        return check_agent(lambda seed: catalog.build_agent(text, seed))
     stream = split(load("iris"), experiences=3, batch=8, seed=0)
     events = [stream[index] for index in range(len(stream))]
     return check_learner(
@@ -104,12 +104,3 @@ def check_named(text: str) -> list[str]:
         events=events,
         classes=stream.schema.outputs,
     )
-
-
-def _agent(call: Call, found: type, seed: int) -> Agent:
-    names = catalog.values()
-    args = [build(item, names, "value") for item in call.args]
-    kwargs = {key: build(item, names, "value") for key, item in call.kwargs}
-    if "seed" in inspect.signature(found).parameters:
-        kwargs.setdefault("seed", seed)
-    return invoke(call.name, found, args, kwargs)

@@ -157,7 +157,7 @@ class LocalEngine(Engine):
         self._fsync_ms = fsync_ms(self.folder)
         self._open(served)
         self.predicting = Predicting(self.log, spec, self.options)
-        self.upkeep = Upkeep(self.log, self.options, watch, raised, lambda: self.predicting.waiting)
+        self.upkeep = Upkeep(self.log, self.options, raised, lambda: self.predicting.waiting)
         self.learning = Learning(self.log, self.history, self.options, predictors, self.predicting.swap, upkeep=self.upkeep)
         self.predicting.start()
         self.learning.start()

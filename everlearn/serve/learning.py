@@ -326,11 +326,13 @@ class Learning:
 
     def _alarm(self, alarm: Alarm) -> None:
         """Raise an alarm, and stop learning where it is one that does."""
-        if self.upkeep.tell(alarm) and self.upkeep.freezes(alarm) and self.state == "running":
+        watch = None if self.fold is None else self.fold.watch
+        freezing = watch is not None and alarm.kind in watch.alarms.freeze
+        if self.upkeep.tell(alarm) and freezing and self.state == "running":
             self.pause(True, alarm.message, "alarms", action="freeze")
 
     def _tend(self) -> None:
-        for alarm in self.upkeep.tend(self.fold.applied_seq):
+        for alarm in self.upkeep.tend(self.fold):
             self._alarm(alarm)
 
     def _begin_branch(

@@ -365,6 +365,19 @@ class Log:
                 )
         return Moment(branch, number, first, last, tuple(inputs), tuple(answers))
 
+    def oldest_early(self) -> float | None:
+        """When the oldest answer came that still waits for its prediction."""
+        return self.rows("SELECT min(created) FROM early")[0][0]
+
+    def unanswered(self, before: float, limit: int) -> tuple[int, int]:
+        """(the newest predictions made before a moment, at most `limit`; those of them without an answer)."""
+        rows = self.rows(
+            "SELECT a.seq FROM (SELECT id FROM event WHERE kind = 'input' AND created < ? ORDER BY seq DESC LIMIT ?) AS p"
+            " LEFT JOIN event a ON a.id = p.id AND a.kind = 'answer' AND a.revision = 0",
+            (before, limit),
+        )
+        return len(rows), sum(row[0] is None for row in rows)
+
     def counts(self) -> dict[str, int]:
         """How many rows of each sort there are or were."""
         waiting = int(self.rows("SELECT count(*) FROM early")[0][0])

@@ -13,22 +13,21 @@ from everlearn.serve.records import ANSWER, Alarm, Moment
 
 MOST_EVENTS = 1024  # events in one step
 TEND = 1.0  # seconds between rounds
+RECENT = 500  # predictions looked at for missing answers
 
 
 class Upkeep:
-    """Keeps house for one log. watch: looks at lag and queue by the clock; raised: told of each alarm; waiting: requests that wait."""
+    """Keeps house for one log. raised: told of each alarm; waiting: requests that wait."""
 
     def __init__(
         self,
         log: Log,
         options: Options,
-        watch: Any = None,
         raised: Callable[[Alarm], None] = lambda alarm: None,
         waiting: Callable[[], int] = lambda: 0,
     ):
         self.log = log
         self.options = options
-        self.watch = watch
         self.raised = raised
         self.waiting = waiting
         self.lag: dict[str, Any] = {"events": 0, "answers": 0, "seconds": 0.0}
@@ -46,7 +45,7 @@ class Upkeep:
             "seconds": round(max(0.0, self.log.clock() - min(answers)), 3) if answers else 0.0,
         }
 
-    def tend(self, applied_seq: int) -> list[Alarm]:
+    def tend(self, fold: ServedFold) -> list[Alarm]:
         """About once a second; gives the alarms that the clock brings."""
         now = time.monotonic()
         if now - self._tended < TEND:
@@ -61,12 +60,23 @@ class Upkeep:
             alarms.append(Alarm("label_loss", float(expired), 0.0, told))
         if options.keep_days is not None:
             oldest = log.clock() - options.keep_days * 86_400
-            log.write(lambda connection: log.forget_before(connection, oldest, applied_seq)).result()
-        self.measure_lag(log.pending(applied_seq, MOST_EVENTS), applied_seq)
-        if self.watch is not None:
-            queue = {"waiting": self.waiting(), "limit": options.queue}
-            alarms += self.watch.look(log.clock(), self.lag, queue, log.counts())
-        return alarms
+            log.write(lambda connection: log.forget_before(connection, oldest, fold.applied_seq)).result()
+        self.measure_lag(log.pending(fold.applied_seq, MOST_EVENTS), fold.applied_seq)
+        return alarms if fold.watch is None else alarms + self._look(fold.watch)
+
+    def _look(self, watch: Any) -> list[Alarm]:
+        """What the watch says of lag, queue and answers that fail to come."""
+        now, patience = self.log.clock(), watch.patience
+        asked, unanswered = (0, 0) if patience is None else self.log.unanswered(now - patience, RECENT)
+        return watch.look(
+            now,
+            self.lag,
+            {"waiting": self.waiting(), "limit": self.options.queue},
+            oldest_early=self.log.oldest_early(),
+            asked=asked,
+            unanswered=unanswered,
+            seq=self.log.newest(),
+        )
 
     def tell(self, alarm: Alarm) -> bool:
         """Write an alarm to the log and tell whoever listens; False where it was there before."""
@@ -82,10 +92,6 @@ class Upkeep:
         if new:
             self.raised(alarm)
         return new
-
-    def freezes(self, alarm: Alarm) -> bool:
-        """Whether an alarm stops learning."""
-        return self.watch is not None and alarm.kind in self.watch.alarms.freeze
 
     def draw(self, fold: ServedFold, moment: Moment) -> None:
         """Add a point to what is drawn over time, at most one a second."""

@@ -1,0 +1,149 @@
+"""From a name to a running server: what to serve, its folder, its engine, its face."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from everlearn.comparison.job import reach, slug
+from everlearn.core.errors import ArgumentError, StateError
+from everlearn.core.spec import build, parse
+from everlearn.serve.alarm_limits import Alarms
+from everlearn.serve.alarms import Watch
+from everlearn.serve.auth import Tokens, refuse_open_bind
+from everlearn.serve.database import Database, SQLite
+from everlearn.serve.engine import Engine, LocalEngine
+from everlearn.serve.history import History
+from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.log import Log
+from everlearn.serve.options import Options
+from everlearn.serve.records import Alarm
+from everlearn.serve.snapshots import Snapshots
+from everlearn.serve.source import SERVER, Source, record_of, settle, source_of
+
+FOLDERS = Path("everlearn-served")
+TOKENS = "tokens.json"
+ENGINES = ("local", "ray")
+
+
+def place_of(what: str, folder: str | None, source: Source) -> Path:
+    """The folder of a server: the one given, the one that is named by WHAT itself, or one named by learner and origin."""
+    if folder is not None:
+        return Path(folder)
+    return Path(what) if (Path(what) / SERVER).exists() else FOLDERS / slug(f"{source.learner} {Path(what).name}")
+
+
+def engine_of(
+    source: Source,
+    folder: Path,
+    record: dict[str, Any],
+    *,
+    engine: str = "local",
+    raised: Callable[[Alarm], None] = lambda alarm: None,
+) -> Engine:
+    """The engine that serves a folder. record: what its server.json says."""
+    options = Options.from_json(record["options"])
+    alarms = alarms_of(record["alarms"])
+    if engine == "local":
+        watch = Watch(alarms, source.spec)
+        database = database_of(folder, record["database"], options)
+        return LocalEngine(source.served, source.spec, folder, options, watch=watch, raised=raised, database=database)
+    raise ArgumentError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}.")
+
+
+def alarms_of(text: str) -> Alarms:
+    """The limits of a call string such as alarms(psi=0.5)."""
+    return build(parse(text), {"alarms": Alarms}, "value")
+
+
+def options_of(text: str) -> Options:
+    """The options of a call string such as options(batch=64)."""
+    return build(parse(text), {"options": Options}, "value")
+
+
+def database_of(folder: Path, url: str | None, options: Options) -> Database:
+    """SQLite in the folder, or the Postgres at a URL."""
+    if url is None:
+        return SQLite(folder / "log.sqlite", options.durability)
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ArgumentError(f"--database must be a URL such as postgresql://user@host/name, got {url!r}.")
+    from everlearn.serve.postgres import Postgres
+
+    return Postgres(url)
+
+
+def start(
+    what: str,
+    *,
+    folder: str | None = None,
+    learner: str | None = None,
+    data: str | None = None,
+    target: str | None = None,
+    model: str = "auto",
+    weights: str | None = None,
+    seed: int = 0,
+    options: str | None = None,
+    alarms: str | None = None,
+    webhook: str | None = None,
+    database: str | None = None,
+    engine: str = "local",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    rate: float | None = None,
+    certificate: str | None = None,
+    key: str | None = None,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve until a signal comes. See `everlearn serve --help`."""
+    from everlearn.serve.app import create_app
+    from everlearn.serve.http import serve
+    from everlearn.serve.page import page_routes
+
+    reach(["", str(Path.cwd())])
+    source = source_of(what, learner=learner, data=data, target=target, model=model, seed=seed, weights=weights)
+    place = place_of(what, folder, source)
+    chosen = None if options is None else options_of(options)
+    if alarms is not None:
+        alarms_of(alarms)
+    record = settle(place, source, chosen, alarms, database)
+    tokens = Tokens(place / TOKENS) if (place / TOKENS).exists() else None
+    refuse_open_bind(host, tokens)
+    hook = None if webhook is None else _webhook(webhook)
+    made = engine_of(source, place, record, engine=engine, raised=(lambda alarm: None) if hook is None else hook.send)
+    announce(f"{source.learner} from {source.origin}, kept in {place}")
+    try:
+        app = create_app(made, tokens=tokens, rate=rate, page=page_routes(made, tokens))
+        serve(app, host, port, certificate=certificate, key=key, announce=announce)
+    finally:
+        made.close()
+        if hook is not None:
+            hook.close()
+
+
+def history_of(folder: str | Path) -> tuple[Log, History, InputSpec, dict[str, Any]]:
+    """The log of a server's folder, to be read while it runs or not."""
+    place = Path(folder)
+    record = record_of(place)
+    options = Options.from_json(record["options"])
+    if record["database"] is None and not (place / "log.sqlite").exists():
+        raise StateError(f"{place} holds no log yet; start the server once.")
+    log = Log(database_of(place, record["database"], options))
+    return log, History(log, Snapshots(place / "versions"), None, None), InputSpec.from_json(record["spec"]), record
+
+
+def _webhook(url: str) -> Any:
+    from everlearn.serve.webhook import Webhook
+
+    return Webhook(url)
+
+
+def export_log(folder: str | Path, output: str | Path, version: int | None = None, *, force: bool = False) -> dict[str, Any]:
+    """Write what a server has learned, or what one of its versions had, as Parquet. Returns what was written, as plain JSON."""
+    from everlearn.serve.export import export
+
+    log, history, spec, record = history_of(folder)
+    try:
+        written = export(history.lineage(version), output, spec, model=record["learner"], seed=record["seed"], force=force)
+    finally:
+        log.close()
+    return {**asdict(written), "path": str(written.path)}
