@@ -316,8 +316,8 @@ def test_killed_at_any_step_no_confirmed_feedback_is_lost_and_none_counts_twice(
         assert server.order == ["a", "b", "c", "d"]  # each once, in the order in which they were told
         if not killed:
             break
-    assert kills == last // stride
-    assert last > 100
+    assert kills == (last - 1) // stride
+    assert last > 60
 
 
 @pytest.mark.slow

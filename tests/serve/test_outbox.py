@@ -179,9 +179,30 @@ def test_an_outbox_goes_on_in_forked_processes(outbox, path):
             os._exit(0 if mine and len(outbox) == 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
     outbox.put([item("after")])
-    # were a connection carried over, the last to close would remove the log of one that still writes
     with Outbox(path) as other:
         assert ids(other) == ["parent", "child", "after"]
+
+
+def test_what_a_forked_process_puts_outlives_its_parents_closing(outbox, path):
+    """A connection that was carried into the child holds no lock there: the parent would remove the log under it on closing."""
+    outbox.put([item("parent")])
+    heard, say = os.pipe()
+    answered, answer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        outbox.put([item("first")])
+        os.write(answer, b"1")
+        os.read(heard, 1)
+        outbox.put([item("second")])
+        os._exit(0)
+    os.read(answered, 1)
+    outbox.close()
+    os.write(say, b"1")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (heard, say, answered, answer):
+        os.close(end)
+    with Outbox(path) as other:
+        assert ids(other) == ["parent", "first", "second"]
 
 
 def test_it_can_be_used_again_after_it_was_closed(outbox):
