@@ -4,6 +4,7 @@ The two routes that every client calls are checked by hand in `bodies`, which is
 same as JSON schema.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -186,8 +187,8 @@ class Described(Row):
     classes: list[str]
     features: list[str]
     targets: list[str]
-    x: dict[str, Any] = Field(description="JSON schema of `x`.")
-    y: dict[str, Any] = Field(description="JSON schema of `y`, or of `reward`.")
+    input: dict[str, Any] = Field(description="JSON schema of `x`.")
+    answer: dict[str, Any] = Field(description="JSON schema of `y`, or of `reward`.")
 
 
 def input_schema(spec: InputSpec) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def answer_schema(spec: InputSpec) -> dict[str, Any]:
             "type": ["string", "integer"],
             "description": f"One of {len(spec.classes)} labels; `GET /v1/schema` lists them.",
         }
-    whole = [int(label) for label in spec.classes if label.isascii() and label.isdigit() and str(int(label)) == label]
+    whole = [int(label) for label in spec.classes if re.fullmatch("-?[0-9]{1,15}", label) and str(int(label)) == label]
     return {"enum": [*spec.classes, *whole]}
 
 
@@ -268,7 +269,7 @@ def feedback_schema(spec: InputSpec) -> dict[str, Any]:
 
 def described(spec: InputSpec) -> dict[str, Any]:
     """What `GET /v1/schema` tells."""
-    return {**spec.to_json(), "x": input_schema(spec), "y": answer_schema(spec)}
+    return {**spec.to_json(), "input": input_schema(spec), "answer": answer_schema(spec)}
 
 
 def dated(row: dict[str, Any], *names: str) -> dict[str, Any]:
