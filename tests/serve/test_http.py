@@ -131,7 +131,7 @@ def test_a_port_in_use_and_a_wrong_address_are_told(place):
         Server(app, "127.0.0.1", 70000)
     with pytest.raises(ArgumentError, match="port must be an int >= 0, got -1"):
         Server(app, "127.0.0.1", -1)
-    with pytest.raises(ArgumentError, match="port 0 of no.such.host.invalid cannot be had"):
+    with pytest.raises(ArgumentError, match=r"port 0 of no.such.host.invalid cannot be had"):
         Server(app, "no.such.host.invalid", 0)
 
 
@@ -139,7 +139,7 @@ def test_tls_needs_both_files(tmp_path):
     app = create_app(FakeEngine())
     with pytest.raises(ArgumentError, match="both certificate and key"):
         Server(app, certificate=tmp_path / "c.pem")
-    with pytest.raises(ArgumentError, match="there is no file .*c.pem"):
+    with pytest.raises(ArgumentError, match=r"there is no file .*c.pem"):
         Server(app, certificate=tmp_path / "c.pem", key=tmp_path / "k.pem")
 
 
