@@ -70,7 +70,11 @@ class Database(ABC):
 
     @abstractmethod
     def lead(self) -> bool:
-        """Whether this process is the one that learns; it stays so until `close` or its end."""
+        """Whether this process is the one that learns, or becomes it now; it stays so until `close`, its end, or a lost connection."""
+
+    @abstractmethod
+    def holds(self) -> bool:
+        """Whether this process still is the one that learns."""
 
     @abstractmethod
     def backup(self, target: Path) -> None:
@@ -130,6 +134,9 @@ class SQLite(Database):
             ) from error
         self._lock = file
         return True
+
+    def holds(self) -> bool:
+        return self._lock is not None
 
     def backup(self, target: Path) -> None:
         source, copy = self.connect(), sqlite3.connect(target)
