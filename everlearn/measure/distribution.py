@@ -39,7 +39,10 @@ def bin_edges(reference: Tensor, bins: int = 10) -> Tensor:
     edges = ordered[:, places].contiguous()
     held = torch.searchsorted(ordered, edges, right=True) - torch.searchsorted(ordered, edges)
     below = torch.nextafter(edges, torch.full_like(edges, -math.inf))
-    lower = torch.where(held >= rows / (2 * bins), below, edges)
+    alone = held >= rows / (2 * bins)
+    if not alone.any():
+        return edges
+    lower = torch.where(alone, below, edges)
     return torch.cat([lower, edges], dim=1).sort(dim=1).values
 
 

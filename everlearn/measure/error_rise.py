@@ -58,24 +58,30 @@ class ErrorRise:
             self.low = min(self.first)
             self.unit = (max(self.first) - self.low) or 1.0
             errors, self.first = self.first, []
+        if self.measure != "accuracy":
+            errors = [min(max((error - self.low) / self.unit, -1.0), 2.0) for error in errors]
         readings: list[Reading] = []
+        detector, update = self.detector, self.detector.update
         for error in errors:
-            readings += self._one(min(max((error - self.low) / self.unit, -1.0), 2.0))
+            total, width = detector.total, detector.width
+            if update(error) and not self.risen:
+                readings += self._changed(total + error, width + 1)
+            elif self.risen:
+                readings += self._lasting(error)
         return readings
 
-    def _one(self, error: float) -> list[Reading]:
+    def _changed(self, total: float, width: int) -> list[Reading]:
+        """ADWIN has dropped the older part of its window, which summed to `total`: that part tells how it was before."""
         detector = self.detector
-        before, length = detector.mean, detector.width
-        alarmed = detector.update(error)
-        after, kept = detector.mean, detector.width
-        if alarmed and not self.risen and after > before:
-            # what ADWIN dropped tells how it was before the change
-            dropped = length + 1 - kept
-            self.usual = (before * length + error - after * kept) / dropped if dropped else before
-            self.risen = after - self.usual
-            return [self._reading(after, kept, True)]
-        if not self.risen:
+        dropped = width - detector.width
+        usual = (total - detector.total) / dropped
+        if detector.mean <= usual:
             return []
+        self.usual, self.risen = usual, detector.mean - usual
+        return [self._reading(detector.mean, detector.width, True)]
+
+    def _lasting(self, error: float) -> list[Reading]:
+        """After each window of an alarm: whether the error is back."""
         self.newest.append(error)
         if len(self.newest) < self.window:
             return []

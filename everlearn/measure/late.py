@@ -103,11 +103,13 @@ class MissingLabels:
 
     def ask(self, rows: Iterable[tuple[str, float]]) -> None:
         """Take (id, time) of predictions."""
+        place, thinning, gone = self._place, self.thinning, self._gone
         for id, time in rows:
-            self.now = max(self.now, time)
+            if time > self.now:
+                self.now = time
             number = zlib.crc32(id.encode())
-            if number % self.thinning == 0 and number not in self._place:
-                self._place[number] = self._gone + len(self.hashes)
+            if number % thinning == 0 and number not in place:
+                place[number] = gone + len(self.hashes)
                 self.hashes.append(number)
                 self.times.append(time)
                 self.told.append(False)
@@ -116,11 +118,13 @@ class MissingLabels:
 
     def tell(self, rows: Iterable[tuple[str, float]]) -> None:
         """Take (id, time) of answers."""
+        place, told, gone = self._place, self.told, self._gone
         for id, time in rows:
-            self.now = max(self.now, time)
-            place = self._place.get(zlib.crc32(id.encode()))
-            if place is not None:
-                self.told[place - self._gone] = True
+            if time > self.now:
+                self.now = time
+            found = place.get(zlib.crc32(id.encode()))
+            if found is not None:
+                told[found - gone] = True
 
     def judge(self, patience: float | None) -> list[Reading]:
         """Judge predictions older than so many seconds. A reading comes with each full window of them."""

@@ -18,6 +18,7 @@ from everlearn.measure.reading import Reading, above
 PER_BIN = 20  # rows of a window that a bin should hold for the limit of chance to be right
 HISTORY = 5  # windows of answers kept: the newest, and four before it
 BINS = 10
+TINY = 1e-12  # the least limit
 KINDS = 20  # shares told apart among answers; labels beyond share them in turn
 
 
@@ -27,7 +28,7 @@ class ColumnShift:
     names: of the columns, for the sentence; reference, window: rows; level: chance of a false alarm in one test of all columns.
     """
 
-    parts = ("rows", "filled", "edges", "counts", "kept", "bins")
+    parts = ("rows", "filled", "edges", "counts", "tally", "kept", "bins")
 
     def __init__(
         self, names: Sequence[str], *, psi: float | None = 0.25, ks: float | None = None, level: float = 1e-4,
@@ -46,36 +47,46 @@ class ColumnShift:
         self.rows = torch.zeros(self.reference, len(self.names), dtype=torch.float64)
         self.filled = 0
         self.edges = torch.zeros(0)
-        self.counts = torch.zeros(0)
+        self.counts = torch.zeros(0)  # of the reference, by column and bin
+        self.tally = torch.zeros(0)  # of the window so far
         self.bins: list[int] = []
-        self.kept = torch.zeros(0)  # the reference itself, which only Kolmogorov-Smirnov needs
+        self.kept = torch.zeros(
+            0
+        )  # the reference itself, which only Kolmogorov-Smirnov needs, as it needs the window's rows
 
     def add(self, x: Tensor) -> list[Reading]:
         """Take (rows, columns). Readings come with each full window."""
+        x = x.double()
         readings: list[Reading] = []
         while len(x):
-            taken = x[: len(self.rows) - self.filled]
-            self.rows[self.filled : self.filled + len(taken)] = taken
+            referring = not self.bins
+            taken = x[: (self.reference if referring else self.window) - self.filled]
+            if referring or self.ks is not None:
+                self.rows[self.filled : self.filled + len(taken)] = taken
+            if not referring and self.psi is not None:
+                self.tally += distribution.bin_counts(taken, self.edges)
             self.filled += len(taken)
             x = x[len(taken) :]
-            if self.filled == len(self.rows):
-                readings += self._compare() if len(self.edges) else self._refer()
-                self.filled = 0
+            if referring and self.filled == self.reference:
+                self._refer()
+            elif not referring and self.filled == self.window:
+                readings += self._compare()
+                self.tally, self.filled = torch.zeros_like(self.tally), 0
         return readings
 
-    def _refer(self) -> list[Reading]:
+    def _refer(self) -> None:
         self.edges = distribution.bin_edges(self.rows, max(2, min(BINS, self.window // PER_BIN)))
         self.counts = distribution.bin_counts(self.rows, self.edges)
+        self.tally, self.filled = torch.zeros_like(self.counts), 0
         self.bins = [len(edges.unique()) + 1 for edges in self.edges]
         self.kept = torch.zeros(0) if self.ks is None else self.rows
-        self.rows = torch.zeros(self.window, len(self.names), dtype=torch.float64)
-        return []
+        self.rows = torch.zeros(0 if self.ks is None else self.window, len(self.names), dtype=torch.float64)
 
     def _compare(self) -> list[Reading]:
         n, m, level = self.reference, self.window, self.level / len(self.names)
         readings = []
         if self.psi is not None:
-            far = distribution.psi(self.counts, distribution.bin_counts(self.rows, self.edges))
+            far = distribution.psi(self.counts, self.tally)
             limits = {bins: max(self.psi, distribution.psi_limit(n, m, bins, level)) for bins in set(self.bins)}
             readings.append(self._reading("PSI", far, torch.tensor([limits[bins] for bins in self.bins])))
         if self.ks is not None:
@@ -88,6 +99,7 @@ class ColumnShift:
         return readings
 
     def _reading(self, name: str, far: Tensor, limits: Tensor) -> Reading:
+        limits = limits.clamp(min=TINY)
         worst = int((far / limits).argmax())
         value, limit, beyond = float(far[worst]), float(limits[worst]), int((far > limits).sum())
         others = f"{beyond} of {len(self.names)} columns are beyond their limits" if beyond != 1 else "it alone is"
@@ -188,14 +200,14 @@ class AnswerShift:
         self.edges = torch.zeros(0)
         self.values = torch.zeros(self.window * (HISTORY - 1) if self.by_value else 0, self.columns)
         self.filled = 0  # values kept of those that edges are made from
-        self.current: list[list[int]] = []  # bins of the newest answers
+        self.current: list[list[int]] = [[] for _ in range(self.columns)]  # bins of the newest answers
         self.history: list[list[list[int]]] = []  # counts of each window, the oldest first
         self.entropies: list[float] = []
         self.entropy_history: list[list[float]] = []  # (mean, variance) of each window
 
     def count(self, labels: Sequence[int], entropies: Sequence[float], frozen: bool = False) -> list[Reading]:
         """Take numbers of labels, and entropies 0..1 of as many or fewer rows. frozen: earlier windows stay what they are."""
-        return self._add([[label % KINDS] for label in labels], entropies, KINDS, frozen)
+        return self._add([[label % KINDS for label in labels]], entropies, KINDS, frozen)
 
     def measure(self, values: Tensor, frozen: bool = False) -> list[Reading]:
         """Take (rows, columns) of values."""
@@ -206,19 +218,18 @@ class AnswerShift:
             if self.filled == len(self.values):
                 self.edges = distribution.bin_edges(self.values, max(2, min(BINS, self.window // PER_BIN)))
             return []
-        places = torch.searchsorted(self.edges, values.T.contiguous()).T.tolist()
+        places = torch.searchsorted(self.edges, values.T.contiguous()).tolist()
         return self._add(places, (), self.edges.shape[1] + 1, frozen)
 
     def _add(self, places: list[list[int]], entropies: Sequence[float], bins: int, frozen: bool) -> list[Reading]:
-        self.current += places
+        for column, added in zip(self.current, places, strict=True):
+            column += added
         self.entropies += entropies
         readings: list[Reading] = []
-        while len(self.current) >= self.window:
-            rows, self.current = self.current[: self.window], self.current[self.window :]
-            counts = [[0] * bins for _ in range(self.columns)]
-            for row in rows:
-                for column, place in enumerate(row):
-                    counts[column][place] += 1
+        while len(self.current[0]) >= self.window:
+            full = [torch.tensor(column[: self.window]) for column in self.current]
+            self.current = [column[self.window :] for column in self.current]
+            counts = [torch.bincount(column, minlength=bins).tolist() for column in full]
             readings += self._compare_counts(counts)
             told = _moments(self.entropies)
             readings += self._compare_entropies(told)
@@ -239,7 +250,7 @@ class AnswerShift:
         limits = torch.tensor(
             [max(self.shares, distribution.psi_limit(rows, self.window, bins, self.level / self.columns)) for bins in used]
         )
-        worst = int((far / limits).argmax())
+        worst = int((far / limits.clamp(min=TINY)).argmax())
         value, limit = float(far[worst]), float(limits[worst])
         return [
             above(

@@ -7,6 +7,7 @@ size that is too large. At most `SAMPLE` weights are kept, whatever the network'
 """
 
 import math
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -31,25 +32,32 @@ class UpdateSize:
     ([], 0)
     """
 
-    parts = ("weights", "sizes", "not_finite")
+    parts = ("weights", "norm", "sizes", "not_finite")
 
     def __init__(self, *, times: float | None = 10.0):
         self.times = times
-        self.weights = torch.zeros(0)  # the sample, as the last step left it
+        self.weights = torch.zeros(0, dtype=torch.float64)  # the sample as the last step left it, each times sqrt(s_i)
+        self.norm = 0.0  # squared, of that sample
         self.sizes: list[float] = []
         self.not_finite = False  # whether the newest sample held a number that is not finite
+        self._roots: dict[tuple[int, ...], Tensor] = {}
 
     def add(self, learner: Any) -> list[Reading]:
         """Look at a learner's networks after a step. No reading where nothing moved, or where there are no networks."""
-        weights, scale = sample_weights(learner)
-        before, self.weights = self.weights, weights
-        self.not_finite = len(weights) > 0 and not math.isfinite(float(weights.sum()))
+        taken, lengths = sample_weights(learner)
+        if lengths not in self._roots:
+            self._roots = {lengths: stands_for(lengths).sqrt()}
+        weights = taken * self._roots[lengths]
+        before, norm = self.weights, self.norm
+        self.weights, self.norm = weights, float(weights @ weights)
+        self.not_finite = not math.isfinite(self.norm)
         if len(before) != len(weights) or not len(weights) or self.not_finite:
             return []
-        moved = float((scale * (weights - before).square()).sum())
+        step = weights - before
+        moved = float(step @ step)
         if moved == 0.0 or not math.isfinite(moved):
             return []
-        size = math.sqrt(moved / (float((scale * before.square()).sum()) + TINY))
+        size = math.sqrt(moved / (norm + TINY))
         earlier = self.sizes
         self.sizes = [*earlier, size][-MEMORY:]
         if self.times is None or len(earlier) < FEWEST:
@@ -65,20 +73,39 @@ class UpdateSize:
         ]
 
 
-def sample_weights(learner: Any, most: int = SAMPLE) -> tuple[Tensor, Tensor]:
-    """(weights, scale) float64: evenly spaced weights of each parameter, and how many each stands for. Small networks are taken whole.
+def sample_weights(learner: Any, most: int = SAMPLE) -> tuple[Tensor, tuple[int, ...]]:
+    """(float64 weights, lengths): evenly spaced weights of each parameter of a learner's networks, at most `most` in all (and one of
+    each); how long each parameter is. Small networks are taken whole.
 
-    >>> weights, scale = sample_weights(torch.nn.Linear(100, 10), most=50)
-    >>> len(weights) <= 50, float(scale.sum())
-    (True, 1010.0)
+    >>> weights, lengths = sample_weights(torch.nn.Linear(100, 10), most=50)
+    >>> len(weights), lengths
+    (47, (1000, 10))
     """
     parameters = [parameter.detach().flatten() for network in networks(learner) for parameter in network.parameters()]
-    parameters = [parameter for parameter in parameters if len(parameter)]
-    total = sum(len(parameter) for parameter in parameters)
-    if not total:
-        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-    stride = math.ceil(total / max(1, most - len(parameters)))
-    taken = [parameter[::stride] for parameter in parameters]
-    lengths = torch.tensor([len(part) for part in taken])
-    scale = torch.tensor([len(parameter) for parameter in parameters], dtype=torch.float64) / lengths
-    return torch.cat(taken).cpu().double(), scale.repeat_interleave(lengths)
+    lengths = tuple(map(len, parameters))
+    if not sum(lengths):
+        return torch.zeros(0, dtype=torch.float64), ()
+    stride = _stride(lengths, most)
+    return torch.cat([parameter[::stride] for parameter in parameters]).to("cpu", torch.float64), lengths
+
+
+def stands_for(lengths: Sequence[int], most: int = SAMPLE) -> Tensor:
+    """How many weights each weight of a sample stands for; in all as many as there are.
+
+    >>> float(stands_for((1000, 10), most=50).sum())
+    1010.0
+    """
+    stride = _stride(lengths, most)
+    taken = [-(-length // stride) for length in lengths]
+    return torch.cat(
+        [
+            torch.full((count,), length / count, dtype=torch.float64)
+            for length, count in zip(lengths, taken, strict=True)
+            if count
+        ]
+        or [torch.zeros(0, dtype=torch.float64)]
+    )
+
+
+def _stride(lengths: Sequence[int], most: int) -> int:
+    return max(1, -(-sum(lengths) // max(1, most - len(lengths))))

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -42,6 +43,7 @@ LOOKED = ("missing_labels", "lag", "queue", "early")
 WIDE = 256  # columns; rows of more, and images, are compared by a kernel
 KERNEL_ROWS = 100  # of the reference and of each window
 KERNEL_BYTES = 8 * 2**20
+TINY = 1e-30  # added to probabilities before their logarithm
 ENTROPIES = 4096  # probabilities looked at in one step
 
 
@@ -140,6 +142,8 @@ class Watch:
             readings["propensity"] = trackers["propensity"].add(value for value in given if value is not None)
         fresh = inputs[max(0, self.alarms.warm - self.answered) :]
         self.answered += len(inputs)
+        if "answers" not in trackers and not self.alarms.not_finite:
+            return True
         finite, entropies, values = self._outputs(inputs)
         if "answers" in trackers and fresh:
             tracker, frozen = trackers["answers"], self.latches["output_drift"].set
@@ -159,9 +163,9 @@ class Watch:
         if self.spec.kind == "actions" or classes < 2:
             return True, [], None
         newest = inputs[-max(1, ENTROPIES // classes) :]
-        shares = torch.tensor([row.output["probabilities"] for row in newest], dtype=torch.float64)
-        entropies = torch.special.entr(shares).sum(dim=1) / math.log(classes)
-        return math.isfinite(float(entropies.sum())), entropies.tolist(), None
+        shares = numpy.array([row.output["probabilities"] for row in newest])
+        entropies = -(shares * numpy.log(shares + TINY)).sum(axis=1) / math.log(classes)
+        return math.isfinite(entropies.sum()), entropies.tolist(), None
 
     def _label(self, answer: Any) -> int:
         if self.spec.kind == "classes":
