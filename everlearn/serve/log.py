@@ -14,6 +14,7 @@ import json
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -39,6 +40,8 @@ class Log:
         self.database = database
         self.clock = clock
         self.duplicates = 0
+        self.term = ""  # of this process as the one that learns
+        self._counted = (0, 0, 0, "")  # newest number counted, inputs, answers, what had been removed then
         self._local = threading.local()
         self._work: queue.SimpleQueue = queue.SimpleQueue()
         self._writer = database.connect()
@@ -62,11 +65,27 @@ class Log:
 
     # ---- writing ---------------------------------------------------------------------------------------------------------
 
-    def write(self, work: Callable[[Connection], T]) -> "Future[T]":
-        """Run work in the next transaction; the future is done once it is durable."""
+    def write(self, work: Callable[[Connection], T], *, leading: bool = False) -> "Future[T]":
+        """Run work in the next transaction; the future is done once it is durable.
+
+        leading: only as the process that learns: refused (not_ready) where another took over, however late this one hears of it.
+        """
         future: Future[T] = Future()
-        self._work.put((work, future))
+        self._work.put((self._led(work) if leading and self.database.shared else work, future))
         return future
+
+    def _led(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
+        def led(connection: Connection) -> T:
+            if self.setting("term", "", connection) != self.term:
+                raise ServeError("not_ready", "another process learns now; try again in a moment.", 503, retry_after=1.0)
+            return work(connection)
+
+        return led
+
+    def take_lead(self) -> None:
+        """From here on this process learns, and what others write as the one that learns is refused."""
+        self.term = uuid.uuid4().hex
+        self.keep_setting("term", self.term)
 
     def close(self) -> None:
         """Write what waits, and stop."""
@@ -271,6 +290,7 @@ class Log:
         rows = connection.execute("SELECT seq, kind FROM event WHERE id = ? ORDER BY seq", (id,)).fetchall()
         removed = connection.execute("DELETE FROM event WHERE id = ?", (id,)).rowcount
         removed += connection.execute("DELETE FROM early WHERE id = ?", (id,)).rowcount
+        self._note_removal(connection)
         self.inputs -= sum(row[1] == INPUT for row in rows)
         self.answers -= sum(row[1] == ANSWER for row in rows)
         return removed, int(rows[0][0]) if rows else 0
@@ -282,8 +302,15 @@ class Log:
         removed = connection.execute(
             f"DELETE FROM event WHERE id IN ({old}) AND id NOT IN ({late})", (moment, applied_seq, moment, applied_seq)
         ).rowcount
+        if removed:
+            self._note_removal(connection)
         self.inputs, self.answers = (self._count(kind, connection) for kind in (INPUT, ANSWER))
         return removed
+
+    def _note_removal(self, connection: Connection) -> None:
+        """Say to others that rows went, so that they count anew."""
+        if self.database.shared:
+            self._set(connection, "removed", uuid.uuid4().hex)
 
     def _set(self, connection: Connection, name: str, value: str) -> None:
         connection.execute(
@@ -312,8 +339,9 @@ class Log:
 
     def setting(self, name: str, default: str = "", connection: Connection | None = None) -> str:
         """A stored setting."""
-        row = (connection or self.reader()).execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
-        return default if row is None else row[0]
+        sql = "SELECT value FROM setting WHERE name = ?"
+        rows = self.rows(sql, (name,)) if connection is None else connection.execute(sql, (name,)).fetchall()
+        return rows[0][0] if rows else default
 
     def newest(self) -> int:
         """The number of the newest event that is durable."""
@@ -382,11 +410,27 @@ class Log:
         """How many rows of each sort there are or were."""
         waiting = int(self.rows("SELECT count(*) FROM early")[0][0])
         given_up = {name: int(self.setting(name, "0")) for name in ("early_expired", "unanswered", "defaulted")}
-        if self.database.shared:
-            self.inputs, self.answers = (self._count(kind) for kind in (INPUT, ANSWER))
+        inputs, answers = self.totals()
         return {
-            "inputs": self.inputs, "answers": self.answers, "duplicates": self.duplicates, "early_waiting": waiting, **given_up,
+            "inputs": inputs, "answers": answers, "duplicates": self.duplicates, "early_waiting": waiting, **given_up,
         }  # fmt: skip
+
+    def totals(self) -> tuple[int, int]:
+        """How many inputs and answers there are. Where others write too, what came since the last look is added."""
+        if not self.database.shared:
+            return self.inputs, self.answers
+        seq, inputs, answers, before = self._counted
+        removed = self.setting("removed", "")
+        if removed != before:
+            seq, inputs, answers = 0, 0, 0
+        for kind, count, newest in self.rows(
+            "SELECT kind, count(*), max(seq) FROM event WHERE seq > ? GROUP BY kind", (seq,)
+        ):
+            seq = max(seq, int(newest))
+            inputs += int(count) if kind == INPUT else 0
+            answers += int(count) if kind == ANSWER else 0
+        self._counted = (seq, inputs, answers, removed)
+        return inputs, answers
 
     def _last(self) -> int:
         return int(self.rows("SELECT coalesce(max(seq), 0) FROM event")[0][0])
