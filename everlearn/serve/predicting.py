@@ -121,27 +121,31 @@ class Predicting:
     def _answer(self, group: list[tuple[Sequence[Ask], Future]]) -> None:
         version, predictor = self._service
         try:
-            outputs = self._outputs(predictor, [ask for asks, _ in group for ask in asks])
+            outputs = outputs_of(predictor, self.spec, [ask for asks, _ in group for ask in asks])
         except Exception as error:
             if len(group) > 1:
                 for item in group:
                     self._answer([item])
                 return
-            group[0][1].set_exception(_refusal(error))
+            group[0][1].set_exception(refusal(error))
             return
         place = 0
         for asks, future in group:
             asked = [(ask, output, version) for ask, output in zip(asks, outputs[place : place + len(asks)], strict=True)]
             place += len(asks)
-            written = self.log.write(lambda connection, asked=asked: self.log.add_inputs(connection, asked))
-            written.add_done_callback(lambda done, future=future: _pass_on(done, future))
+            self._write(asked).add_done_callback(lambda done, future=future: _pass_on(done, future))
 
-    def _outputs(self, predictor: Served, asks: list[Ask]) -> list[dict[str, Any]]:
-        if not isinstance(predictor, Agent):
-            return self.spec.outputs(predictor.predict(self.spec.tensor([ask.x for ask in asks])))
-        decisions = [predictor.act(self.spec.tensor([ask.x]), derive(0, ask.id)) for ask in asks]
-        self.propensities.extend(decision.propensity for decision in decisions if decision.propensity is not None)
-        return [self.spec.decided(decision) for decision in decisions]
+    def _write(self, asked: Sequence[tuple[Ask, dict[str, Any], int]]) -> "Future[list[Answered]]":
+        shares = (output.get("propensity") for _, output, _ in asked)
+        self.propensities.extend(share for share in shares if share is not None)
+        return self.log.write(lambda connection: self.log.add_inputs(connection, asked))
+
+    def record(self, asked: Sequence[tuple[Ask, dict[str, Any], int]]) -> "Future[list[Answered]]":
+        """Log rows that were answered elsewhere (asked, output, version), once more where an id is known. Raises as `admit` does."""
+        self.admit()
+        future = self._write(asked)
+        future.add_done_callback(self.leave)
+        return future
 
     def propensity(self) -> dict[str, float] | None:
         """The least propensity of recent decisions, and the effective share of rows under weights 1 / propensity."""
@@ -161,6 +165,13 @@ def _pass_on(done: Future, future: Future) -> None:
         future.set_exception(error)
 
 
-def _refusal(error: Exception) -> Exception:
+def outputs_of(predictor: Served, spec: InputSpec, asks: Sequence[Ask]) -> list[dict[str, Any]]:
+    """What a learner or agent answers to rows: one forward pass, or a decision whose randomness is the id's."""
+    if not isinstance(predictor, Agent):
+        return spec.outputs(predictor.predict(spec.tensor([ask.x for ask in asks])))
+    return [spec.decided(predictor.act(spec.tensor([ask.x]), derive(0, ask.id))) for ask in asks]
+
+
+def refusal(error: Exception) -> Exception:
     """A row that the learner refuses is the caller's fault; anything else is the server's."""
     return ServeError("invalid_request", str(error), 422) if isinstance(error, EverlearnError) else error
