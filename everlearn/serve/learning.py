@@ -6,7 +6,6 @@ Before a range is folded its row is durable, so a server that was killed folds t
 set aside: the learner goes on from its newest version without that range, an alarm says so, and nobody's prediction waits for it.
 """
 
-import json
 import logging
 import threading
 from collections import deque
@@ -31,7 +30,10 @@ FAULTS = 3  # steps in a row that cannot be learned from before learning stops
 
 
 class Learning:
-    """Folds the log of one server. `swap(version, predictor)` is called when another version comes into service."""
+    """Folds the log of one server. `swap(version, predictor)` is called when another version comes into service.
+
+    between: called between two steps; where others may learn in this one's place it raises once they do. `ended`: this one gave way.
+    """
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Learning:
         swap: Callable[[int, Served], None],
         *,
         upkeep: Upkeep,
+        between: Callable[[], None] = lambda: None,
     ):
         self.log = log
         self.history = history
@@ -49,20 +52,32 @@ class Learning:
         self.predictors = predictors
         self.swap = swap
         self.upkeep = upkeep
+        self.between = between
         self.state = "recovering"
         self.fault: str | None = None
         self.fold: ServedFold | None = None
         self.branch: Branch | None = None
         self.faults = 0  # in a row
-        self.idle = False  # whether the last look found nothing to fold yet
+        self.ended = False
+        self._seen: int | None = None  # the newest number when the last look found nothing to fold yet
         self._commands: deque[tuple[str, dict[str, Any], Future]] = deque()
         self._wake = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
+        self._thread = threading.Thread(target=self._begin, name="learning", daemon=True)
 
     def start(self) -> None:
         """Recover, then learn."""
         self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing came since the last look, and that found nothing to fold yet."""
+        return self._seen is not None and self._seen == self.log.last_row()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it goes on."""
+        return self._thread.is_alive()
 
     def wake(self) -> None:
         """Say that there may be work."""
@@ -85,14 +100,24 @@ class Learning:
 
     # ---- the loop --------------------------------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            if not self._gives_way(error):
+                raise
+        self._obey()
+
     def _run(self) -> None:
         try:
             self.recover()
             while not self._stopping:
                 self._obey()
+                self.between()
                 self._tend()
+                seen = self.log.last_row()
                 moment = self._next() if self.state == "running" else None
-                self.idle = moment is None and self.upkeep.lag["events"] == self.log.newest() - self.fold.applied_seq
+                self._seen = seen if moment is None else None
                 if moment is not None:
                     self._learn(moment)
                 elif not self._commands:
@@ -100,9 +125,16 @@ class Learning:
                     self._wake.clear()
             self._keep_last()
         except Exception as error:
-            self._fail(error)
-            self._serve_commands_only()
-        self._obey()
+            if not self._gives_way(error):
+                self._fail(error)
+                self._serve_commands_only()
+
+    def _gives_way(self, error: Exception) -> bool:
+        """Whether to end, so that whoever reaches the log learns from where it stands."""
+        database = self.log.database
+        lost = isinstance(error, ServeError) and error.code in ("log_unavailable", "not_ready")
+        self.ended = database.shared and (lost or isinstance(error, database.faults))
+        return self.ended
 
     def _fail(self, error: Exception) -> None:
         LOGGER.error("learning stopped", exc_info=error)
@@ -113,20 +145,20 @@ class Learning:
         """After a fault that nothing here can mend, a rollback still can."""
         while not self._stopping:
             self._obey()
+            self.between()
             self._wake.wait(NAP)
             self._wake.clear()
             if self.state == "running":
-                return self._run_again()
+                self.fault, self.faults = None, 0
+                return self._run()
         return None
-
-    def _run_again(self) -> None:
-        self.fault, self.faults = None, 0
-        self._run()
 
     def _obey(self) -> None:
         while self._commands:
             command, body, future = self._commands.popleft()
             try:
+                if self.ended:
+                    raise ServeError("not_ready", "another process learns now; try again in a moment.", 503, retry_after=1.0)
                 future.set_result(getattr(self, command)(**body))
             except Exception as error:
                 future.set_exception(error)
@@ -196,7 +228,7 @@ class Learning:
                 (branch.branch, number, first, last, reason, self.log.clock()),
             )
 
-        self.log.write(write).result()
+        self.log.write(write, leading=True).result()
         return self.log.moment(branch.branch, number, first, last, () if reason == "released" else branch.holes)
 
     def _learn(self, moment: Moment) -> None:
@@ -256,19 +288,8 @@ class Learning:
         number = self.history.next_version()
         size = self.history.snapshots.save(number, fold.state_dict())
         scores = (None, None, 0) if verdict is None else (verdict.score, verdict.service_score, verdict.rows)
-        version = Version(
-            number,
-            fold.service,
-            fold.branch,
-            fold.number,
-            fold.applied_seq,
-            fold.sha256(),
-            state,
-            log.clock(),
-            *scores,
-            size,
-            reason,
-        )
+        stand = (fold.service, fold.branch, fold.number, fold.applied_seq, fold.sha256())
+        version = Version(number, *stand, state, log.clock(), *scores, size, reason)
         promoted = state == State.ACTIVE
 
         def write(connection: Connection) -> None:
@@ -277,7 +298,7 @@ class Learning:
                 action = "promote" if promoted else "refuse"
                 self._note(connection, Decision(action, reason, "guard", fold.service, number, fold.applied_seq))
 
-        log.write(write).result()
+        log.write(write, leading=True).result()
         return version
 
     def _keep_last(self) -> None:
@@ -292,12 +313,12 @@ class Learning:
         needed = {0, self.fold.service, self.fold.parent, self.branch.version, *(v.version for v in versions[-2:])}
         standing = [v for v in versions if v.state != State.PRUNED and v.version not in needed]
         for version in standing[: max(0, len(standing) - self.options.keep)]:
-            self.log.write(
-                lambda connection, number=version.version: connection.execute(
-                    "UPDATE version SET state = ? WHERE version = ?", (State.PRUNED, number)
-                )
-            ).result()
+            self._mark_pruned(version.version)
             self.history.snapshots.remove(version.version)
+
+    def _mark_pruned(self, version: int) -> None:
+        sql = "UPDATE version SET state = ? WHERE version = ?"
+        self.log.write(lambda connection: connection.execute(sql, (State.PRUNED, version)), leading=True).result()
 
     # ---- commands --------------------------------------------------------------------------------------------------------
 
@@ -363,10 +384,8 @@ class Learning:
             self._note(connection, decision)
 
         fold = self.history.make()
-        state = self.history.state(
-            start.version
-        )  # before anything is written: a version that cannot be read stays out of service
-        self.log.write(write).result()
+        state = self.history.state(start.version)  # before anything is written: what cannot be read stays out of service
+        self.log.write(write, leading=True).result()
         self.branch = branch
         fold.load_state_dict(state)
         fold.begin_branch(branch.branch, branch.applied_seq)
@@ -377,7 +396,7 @@ class Learning:
         self.swap(service, predictor)
         if self.state == "failed":
             self.state = "running"
-        return decision_record(decision, self.log.clock())
+        return decision.to_json(self.log.clock())
 
     def release(self, first: int, last: int, reason: str, who: str) -> dict[str, Any]:
         """Learn now from numbers that were set aside."""
@@ -390,12 +409,12 @@ class Learning:
             rows = self.log.pending(self.fold.applied_seq, MOST_EVENTS)
             self._learn(self._step(rows[0][0], rows[-1][0], "full"))
         decision = Decision("release", f"{reason} ({low}..{high})", who, self.fold.service, self.fold.service, high)
-        self.log.write(lambda connection: self._note(connection, decision)).result()
+        self.log.write(lambda connection: self._note(connection, decision), leading=True).result()
         branch = self.branch
         for start, stop in (piece for hole in holes for piece in self._pieces(*hole)):
             if self.branch is branch:  # the guard may have gone back meanwhile
                 self._learn(self._step(start, stop, "released"))
-        return decision_record(decision, self.log.clock())
+        return decision.to_json(self.log.clock())
 
     def _released(self, low: int, high: int) -> bool:
         rows = self.log.rows(
@@ -430,9 +449,9 @@ class Learning:
             self.log._set(connection, "paused", "yes" if paused else "")
             self._note(connection, decision)
 
-        self.log.write(write).result()
+        self.log.write(write, leading=True).result()
         self.state = "paused" if paused else "running"
-        return decision_record(decision, self.log.clock())
+        return decision.to_json(self.log.clock())
 
     def erase(self, id: str, relearn: bool, reason: str, who: str) -> dict[str, Any]:
         """Remove an id from the log; with relearn also from what was learned."""
@@ -450,8 +469,8 @@ class Learning:
             self._note(connection, decision)
             return self.log.erase(connection, id)[0]
 
-        removed = self.log.write(write).result()
-        record = decision_record(decision, self.log.clock()) | {"removed": removed, "relearned": False}
+        removed = self.log.write(write, leading=True).result()
+        record = decision.to_json(self.log.clock()) | {"removed": removed, "relearned": False}
         first = int(used[0][0]) if used else 0
         if relearn and first and first <= fold.applied_seq:
             old = [v for v in self.history.versions() if v.applied_seq < first and v.state != State.PRUNED]
@@ -459,11 +478,7 @@ class Learning:
             self._begin_branch(old[-1], (), "rollback", f"learn again without an erased row ({reason or 'erased'})", who)
             for version in later:
                 self.history.snapshots.remove(version.version)
-                self.log.write(
-                    lambda connection, number=version.version: connection.execute(
-                        "UPDATE version SET state = ? WHERE version = ?", (State.PRUNED, number)
-                    )
-                ).result()
+                self._mark_pruned(version.version)
             record["relearned"] = True
         return record
 
@@ -480,15 +495,3 @@ class Learning:
                 decision.who,
             ),
         )
-
-
-def decision_record(decision: Decision, now: float) -> dict[str, Any]:
-    """A decision as plain JSON."""
-    return json.loads(
-        json.dumps(
-            {
-                "time": now, "seq": decision.seq, "action": decision.action, "before": decision.before, "after": decision.after,
-                "reason": decision.reason, "who": decision.who,
-            }
-        )
-    )  # fmt: skip

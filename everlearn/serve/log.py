@@ -46,7 +46,7 @@ class Log:
         self._work: queue.SimpleQueue = queue.SimpleQueue()
         self._writer = database.connect()
         self._make_tables()
-        self.last_seq = self._last()
+        self.last_seq = self.last_row()
         self.inputs, self.answers = (self._count(kind) for kind in (INPUT, ANSWER))
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -346,7 +346,7 @@ class Log:
     def newest(self) -> int:
         """The number of the newest event that is durable."""
         if self.database.shared:
-            self.last_seq = self._last()
+            self.last_seq = self.last_row()
         return self.last_seq
 
     def pending(self, after: int, limit: int) -> list[tuple[int, str, float]]:
@@ -432,7 +432,8 @@ class Log:
         self._counted = (seq, inputs, answers, removed)
         return inputs, answers
 
-    def _last(self) -> int:
+    def last_row(self) -> int:
+        """The number of the newest event that a reader sees now."""
         return int(self.rows("SELECT coalesce(max(seq), 0) FROM event")[0][0])
 
     def _count(self, kind: str, connection: Connection | None = None) -> int:

@@ -170,3 +170,8 @@ class Decision:
     after: int | None = None
     seq: int = 0
     time: float = 0.0
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        """Plain JSON, made at a time."""
+        names = ("seq", "action", "before", "after", "reason", "who")
+        return {"time": now} | {name: getattr(self, name) for name in names}

@@ -53,14 +53,14 @@ class Upkeep:
         self._tended = now
         options, log, alarms = self.options, self.log, []
         if options.horizon is not None:
-            log.write(lambda connection: log.close_open(connection, options.horizon, options.default)).result()
-        expired = log.write(lambda connection: log.expire_early(connection, options.early)).result()
+            log.write(lambda connection: log.close_open(connection, options.horizon, options.default), leading=True).result()
+        expired = log.write(lambda connection: log.expire_early(connection, options.early), leading=True).result()
         if expired:
             told = f"{expired} answers were given up: their predictions did not come within {options.early:g} s."
             alarms.append(Alarm("label_loss", float(expired), 0.0, told))
         if options.keep_days is not None:
             oldest = log.clock() - options.keep_days * 86_400
-            log.write(lambda connection: log.forget_before(connection, oldest, fold.applied_seq)).result()
+            log.write(lambda connection: log.forget_before(connection, oldest, fold.applied_seq), leading=True).result()
         self.measure_lag(log.pending(fold.applied_seq, MOST_EVENTS), fold.applied_seq)
         return alarms if fold.watch is None else alarms + self._look(fold.watch)
 
@@ -88,7 +88,7 @@ class Upkeep:
                 (alarm.time, alarm.seq, alarm.kind, alarm.value, alarm.limit, alarm.message),
             ).rowcount
 
-        new = self.log.write(write).result() == 1
+        new = self.log.write(write, leading=True).result() == 1
         if new:
             self.raised(alarm)
         return new
@@ -101,10 +101,11 @@ class Upkeep:
         self._drawn = now
         log = self.log
         score = sum(fold.answered) / len(fold.answered) if fold.answered else None
-        row = (moment.last, log.clock(), score, fold.service, self.lag["answers"], log.inputs, log.answers)
+        row = (moment.last, log.clock(), score, fold.service, self.lag["answers"], *log.totals())
         log.write(
             lambda connection: connection.execute(
                 "INSERT INTO point (seq, time, score, version, lag, inputs, answers) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 row,
-            )
+            ),
+            leading=True,
         )
