@@ -54,11 +54,11 @@ class Layout:
             names = (tuple(map(str, spec.get(key, ()))) for key in ("classes", "features", "targets"))
             encoder = spec.get("encoder")
             made = cls(kind, shape, dtype, *names, None if encoder is None else Encoder.from_json(encoder))
-            if not isinstance(getattr(torch, dtype, None), torch.dtype):
-                raise TypeError(f"no dtype {dtype[:40]!r}")
             numpy.dtype(dtype)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the spec of its rows cannot be read ({type(error).__name__}: {error}).") from error
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise DataError(f"the spec of its rows cannot be read: there is no dtype {dtype[:40]!r}.")
         if kind not in KINDS:
             raise DataError(f"the spec of its rows cannot be read: {closest('kind', str(kind), KINDS)}")
         return made

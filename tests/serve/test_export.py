@@ -1,6 +1,7 @@
 """The log as a file: read again, it gives the events that the server's fold saw, and so the weights that it has."""
 
 import json
+import time
 import tracemalloc
 
 import numpy
@@ -21,11 +22,12 @@ from everlearn.data.encoder import Categories, Encoder, Numbers
 from everlearn.data.scaling import Scale
 from everlearn.data.served import served
 from everlearn.serve import export as module
+from everlearn.serve.engine import LocalEngine
 from everlearn.serve.export import export
 from everlearn.serve.fold import ServedFold, events_of
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.options import Options
-from everlearn.serve.records import Answer, Input, Moment
+from everlearn.serve.records import Answer, Ask, Input, Moment, Told
 
 PETS = InputSpec("classes", (3,), "float32", ("cat", "dog"), ("weight", "time", "x"))
 ABOUT = {"model": "replay(capacity=50)", "seed": 4}
@@ -130,7 +132,7 @@ def logs(draw):
     return spec, moments
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(logs(), st.integers(1, 9))
 def test_the_stream_gives_the_events_that_were_folded(tmp_path_factory, log, rows):
     spec, moments = log
@@ -182,6 +184,54 @@ def test_a_run_over_the_file_gives_the_counts_of_an_agent(tmp_path):
         server.apply(moment)
     result = run(Uniform(actions=3, seed=1), served(tmp_path / "deployed.parquet"))
     assert result.sha256 == server.sha256() and int(result.learner.pulls.sum()) == 29
+
+
+@pytest.mark.parametrize("after", ["none", "skip", "replay"])
+def test_a_run_over_the_export_of_a_real_server_gives_its_weights(tmp_path, after):
+    """Rows are asked and told over the engine, one is corrected, some are never answered; then it goes back to version 1, or not."""
+    rows = build_stream("iid(iris)", 0)
+    blank, learner = (build_learner("replay(capacity=30)", rows, "mlp(hidden=(8,))", 0) for _ in range(2))
+    spec = InputSpec.of(learner, rows.schema)
+    path = tmp_path / "deployed.parquet"
+    with LocalEngine(learner, spec, tmp_path / "log", Options(batch=8, every=2, wait=0.01)) as engine:
+        until(lambda: engine.status()["ready"])
+        for part in range(8):
+            live(engine, rows[part], part)
+            if part == 4 and after != "none":
+                until(lambda: learned(engine))
+                engine.rollback(1, "a bad day", after)
+        engine.feedback([Told("3.0", 1, revision=1)]).result()
+        until(lambda: learned(engine))
+        branch = engine.status()["branch"]
+    with LocalEngine(learner, spec, tmp_path / "log", Options(batch=8, every=2)) as engine:
+        last = engine.versions()[0]
+        export(engine.history.lineage(last["version"]), path, spec, model=repr(learner), seed=0)
+    assert branch == (0 if after == "none" else 1)
+    stream = served(path)
+    assert run(blank, stream).sha256 == last["sha256"]
+    told = [name for event in stream if event.y is not None for name in event.id]
+    assert told.count("3.0") >= 2 or after == "skip"
+    assert ("4.0" in told) == (after != "skip") and "7.0" in told and "7.9" not in told
+
+
+def live(engine, batch, part):
+    """Rows are asked, and all but the last answered."""
+    names = [f"{part}.{row}" for row in range(len(batch))]
+    engine.predict([Ask(name, engine.spec.row(x.numpy())) for name, x in zip(names, batch.x, strict=True)]).result()
+    engine.feedback([Told(name, int(y)) for name, y in zip(names[:-1], batch.y[:-1], strict=True)]).result()
+
+
+def learned(engine):
+    status = engine.status()
+    return status["applied_seq"] == status["last_seq"]
+
+
+def until(holds):
+    for _ in range(1000):
+        if holds():
+            return
+        time.sleep(0.01)
+    pytest.fail("it took longer than 10 s")
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------------
@@ -309,15 +359,16 @@ def test_memory_does_not_grow_with_the_log(tmp_path, monkeypatch):
     assert groups.num_row_groups == -(-groups.num_rows // 128) and groups.row_group(0).num_rows == 128
 
 
-def test_row_groups_are_bounded_in_bytes_too(tmp_path):
-    spec = InputSpec("classes", (3, 512, 512), "uint8", ("cat", "dog"))
+def test_row_groups_are_bounded_in_bytes_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "GROUP_BYTES", 1 << 19)
+    spec = InputSpec("classes", (3, 128, 128), "uint8", ("cat", "dog"))
     x = bytes(spec.row_bytes)
     inputs = tuple(Input(seq, str(seq), x, {"answer": "cat"}, 0, 1.0) for seq in range(1, 25))
     export([Moment(0, 1, 1, 24, inputs, ())], tmp_path / "images.parquet", spec, **ABOUT)
     assert (
-        pyarrow.parquet.read_metadata(tmp_path / "images.parquet").row_group(0).num_rows == (8 << 20) // spec.row_bytes == 10
+        pyarrow.parquet.read_metadata(tmp_path / "images.parquet").row_group(0).num_rows == (1 << 19) // spec.row_bytes == 10
     )
-    assert served(tmp_path / "images.parquet")[0].x.shape == (24, 3, 512, 512)
+    assert served(tmp_path / "images.parquet")[0].x.shape == (24, 3, 128, 128)
 
 
 # ---- compared --------------------------------------------------------------------------------------------------------------
