@@ -10,13 +10,13 @@ Engines answer the first two by futures; whatever else they do may read the log,
 """
 
 import asyncio
+import pathlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Path, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
@@ -29,18 +29,20 @@ from everlearn.serve import bodies, forms, problems
 from everlearn.serve.auth import Tokens
 from everlearn.serve.engine import Engine
 from everlearn.serve.gate import Addresses, Gate, Trace
+from everlearn.serve.ids import LONGEST_ID
 from everlearn.serve.limits import Buckets
 from everlearn.serve.openapi import describe, made
 from everlearn.serve.prometheus import MEDIA_TYPE, Figures
 
 T = TypeVar("T")
+Id = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, json_schema_extra={"pattern": forms.VISIBLE})]
 THREADS = 4  # for what may read the log
 
 
 def create_app(
     engine: Engine,
     *,
-    tokens: Tokens | str | Path | None = None,
+    tokens: Tokens | str | pathlib.Path | None = None,
     rate: float | Buckets | None = None,
     body_bytes: int = 1 << 20,
     page: Sequence[BaseRoute] | None = None,
@@ -52,7 +54,7 @@ def create_app(
     rate: rows a second for each token or address; body_bytes: of a request; page: routes that need no token.
     The app does not close the engine. Raises StateError, ArgumentError, MissingExtraError.
     """
-    tokens = Tokens(tokens) if isinstance(tokens, (str, Path)) else tokens
+    tokens = Tokens(tokens) if isinstance(tokens, (str, pathlib.Path)) else tokens
     buckets = rate if isinstance(rate, Buckets) else Buckets(rate)
     figures = Figures()
     face = Face(engine, figures, buckets)
@@ -213,7 +215,7 @@ class Face:
         form = await _form(request, forms.Switch)
         return _json(forms.dated(await self._away(self.engine.resume, form.reason, who=_trace(request).who), "time"))
 
-    async def erase(self, request: Request, id: str, query: Annotated[forms.Erasure, Query()]) -> Response:
+    async def erase(self, request: Request, id: Id, query: Annotated[forms.Erasure, Query()]) -> Response:
         """Remove what is stored under an id; with `relearn` also what was learned from it."""
         bodies.check_id(id)
         decision = await self._away(

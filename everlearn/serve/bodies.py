@@ -142,6 +142,8 @@ def _told(item: Any, spec: InputSpec) -> Told:
         if field not in item:
             raise _wrong(f"/{field}", f"{field} is missing.")
     revision = item.get("revision", 0)
+    if type(revision) is float and revision.is_integer():
+        revision = int(revision)
     if type(revision) is not int or not 0 <= revision <= LARGEST:
         raise _wrong("/revision", f"revision must be a whole number in 0..{LARGEST}, got {_sort(revision)}.")
     id = check_id(item["id"])

@@ -6,9 +6,9 @@ same as JSON schema.
 
 import re
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from everlearn.serve.bodies import LARGEST, MOST_ITEMS
 from everlearn.serve.ids import LONGEST_ID
@@ -16,7 +16,8 @@ from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.records import After
 
 MOST_LABELS = 200  # labels that are listed one by one
-GREATEST = 2**63 - 1  # of the numbers in a log
+GREATEST = 2**53 - 1  # of the numbers in a log: what every reader of JSON keeps whole
+VISIBLE = r"^[^\u0000-\u001f\u007f-\u009f]+$"  # of ids; what is printable beyond ASCII is more than a pattern should list
 FLOATS = {"float16": 65504.0, "float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308}
 
 
@@ -26,29 +27,35 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _whole(value: Any) -> Any:
+    """A whole number that was written with a point, which JSON does not tell apart."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+Place = Annotated[int, Field(ge=1, le=GREATEST), BeforeValidator(_whole)]
 Reason = Field(min_length=1, max_length=1000, description="Why; it is kept with the decision.")
 
 
 class Rollback(Form):
     """Serve a version again and learn on from it."""
 
-    version: int = Field(ge=0, le=GREATEST, description="The version to return to.")
+    version: Annotated[int, Field(ge=0, le=GREATEST), BeforeValidator(_whole)] = Field(
+        description="The version to return to."
+    )
     reason: str = Reason
     after: Literal["replay", "skip", "quarantine"] = Field(
         After.QUARANTINE.value,
         description="What becomes of the feedback that came after it: learned from again, left out, set aside.",
     )
-    first: int | None = Field(
-        None, ge=1, le=GREATEST, description="First number of the feedback meant; by default all since."
-    )
-    last: int | None = Field(None, ge=1, le=GREATEST, description="Last number of the feedback meant.")
+    first: Place | None = Field(None, description="First number of the feedback meant; by default all since.")
+    last: Place | None = Field(None, description="Last number of the feedback meant.")
 
 
 class Release(Form):
     """Learn from feedback that was set aside."""
 
-    first: int = Field(ge=1, le=GREATEST)
-    last: int = Field(ge=1, le=GREATEST)
+    first: Place
+    last: Place
     reason: str = Reason
 
 
@@ -244,7 +251,7 @@ def id_schema() -> dict[str, Any]:
         "type": "string",
         "minLength": 1,
         "maxLength": LONGEST_ID,
-        "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        "pattern": VISIBLE,
         "description": f"1 to {LONGEST_ID} printable characters, but for '.' and '..'.",
     }
 

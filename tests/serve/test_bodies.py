@@ -206,7 +206,7 @@ def test_an_answer_is_stored_in_the_form_of_its_kind(spec, item, stored):
         (CLASSES, {"id": "a", "y": "dog", "revision": -1}, "/revision", "got the number -1."),
         (CLASSES, {"id": "a", "y": "dog", "revision": 2**31}, "/revision", "whole number in 0..2147483647"),
         (CLASSES, {"id": "a", "y": "dog", "revision": True}, "/revision", "got true or false."),
-        (CLASSES, {"id": "a", "y": "dog", "revision": 1.0}, "/revision", "got the number 1.0."),
+        (CLASSES, {"id": "a", "y": "dog", "revision": 1.5}, "/revision", "got the number 1.5."),
         (VALUES, {"id": "a", "y": [1]}, "/y", "2 finite numbers (height, width)"),
         (VALUES, {"id": "a", "y": [1, math.nan]}, "/y", "2 finite numbers"),
         (VALUES, {"id": "a", "y": [1, 10**400]}, "/y", "number"),
