@@ -172,6 +172,19 @@ def recovering():
     return state
 
 
+def unstarted():
+    """A log that could not be read: nothing answers."""
+    state = fresh()
+    state["status"] |= {
+        "version": None,
+        "learning": "failed",
+        "ready": False,
+        "fault": "The log ends in the middle of a row.",
+    }
+    state["status"]["counts"] |= {"inputs": 1, "answers": 1}
+    return state
+
+
 def following():
     state = healthy()
     state["status"] = status(learning="following", fsync_ms=None, durability="normal")
@@ -268,8 +281,8 @@ def large():
 STATES = {
     name: globals()[name]
     for name in (
-        "healthy", "troubled", "failed", "paused", "recovering", "following", "behind", "fresh", "nothing", "values", "actions",
-        "hostile", "large",
+        "healthy", "troubled", "failed", "paused", "recovering", "unstarted", "following", "behind", "fresh", "nothing", "values",
+        "actions", "hostile", "large",
     )
 }  # fmt: skip
 
@@ -343,7 +356,7 @@ class StubEngine(Engine):
         return made
 
 
-def stub_app(engine, tokens=None):
+def stub_app(engine, tokens=None, files=None):
     """The page and the part of the API that it uses. tokens: {token: scopes}."""
 
     def refused(request, scope):
@@ -371,7 +384,7 @@ def stub_app(engine, tokens=None):
 
     routes = [reading(name) for name in ("status", "versions", "series", "alarms", "decisions")]
     routes += [doing(name) for name in ("rollback", "pause", "resume")]
-    return Starlette(routes=[*page_routes(engine, tokens), *routes])
+    return Starlette(routes=[*page_routes(engine, tokens, files), *routes])
 
 
 def told(call):

@@ -76,7 +76,9 @@ export function acts(state, refresh) {
     const status = state().status;
     const after = byId("back-form").elements.after.value;
     const since = Math.max(0, status.last_seq - version.applied_seq);
-    const came = since ? `${plural(since, "row")} of the log came after what it has learned from (up to row ${count(version.applied_seq)}); the feedback among them is ${FATES[after]}.` : "No row of the log came after what it has learned from.";
+    const came = since
+      ? `${plural(since, "row")} of the log came after what it has learned from (up to row ${count(version.applied_seq)}); the feedback among them is ${FATES[after]}.`
+      : "No row of the log came after what it has learned from.";
     byId("back-will").textContent = came;
   }
 
@@ -89,7 +91,9 @@ export function acts(state, refresh) {
       if (!version) return;
       opened("back");
       byId("back-version").textContent = number;
-      byId("back-what").textContent = `Version ${number} answers from then on, in place of version ${state().status.version}, and learning goes on from it. Predictions and feedback go on meanwhile.`;
+      const now = state().status.version;
+      const place = now === null ? "" : `, in place of version ${now}`;
+      byId("back-what").textContent = `Version ${number} will answer${place}, and learning goes on from it. Predictions and feedback go on meanwhile.`;
       const usual = state().status.options?.after;
       byId("back-form").elements.after.value = Object.hasOwn(FATES, usual ?? "") ? usual : "quarantine";
       will();

@@ -1,6 +1,7 @@
 // Asks the server, with a token where there is one. The token lives in this tab's storage; one for a single act is never kept.
 
 const KEY = "everlearn-token";
+const REFUSED = "everlearn-refused";
 const PATIENCE = 10_000; // milliseconds after which a request counts as lost
 
 export class Refused extends Error {
@@ -16,6 +17,16 @@ export const token = {
   get: () => sessionStorage.getItem(KEY) ?? "",
   set: (value) => sessionStorage.setItem(KEY, value),
   forget: () => sessionStorage.removeItem(KEY),
+  // Why the last token was refused, told once.
+  refused: (why) => {
+    sessionStorage.removeItem(KEY);
+    sessionStorage.setItem(REFUSED, why);
+  },
+  why: () => {
+    const why = sessionStorage.getItem(REFUSED) ?? "";
+    sessionStorage.removeItem(REFUSED);
+    return why;
+  },
 };
 
 export async function ask(path, { body, bearer = token.get() } = {}) {

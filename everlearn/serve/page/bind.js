@@ -34,7 +34,11 @@ export function more(name, view) {
 function rows(list, items) {
   const name = list.dataset.list;
   const short = open.has(name) ? items : items.slice(0, FIRST[name]);
-  const have = new Map([...list.children].map((row) => [row.dataset.item, row]));
+  const have = new Map();
+  for (const row of [...list.children]) {
+    if (have.has(row.dataset.item)) row.remove();
+    else have.set(row.dataset.item, row);
+  }
   let at = list.firstElementChild;
   for (const item of short) {
     let row = have.get(item.key);

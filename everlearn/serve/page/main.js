@@ -27,7 +27,8 @@ function hear(sentence) {
   if (byId("heard").textContent !== sentence) byId("heard").textContent = sentence;
 }
 
-function askForToken(sentence) {
+function askForToken() {
+  const sentence = token.why();
   byId("whole").hidden = true;
   byId("forget").hidden = true;
   byId("ask").hidden = false;
@@ -66,9 +67,9 @@ async function follow() {
   } catch (error) {
     if (mine !== turn) return;
     if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
-      const had = token.get();
-      token.forget();
-      askForToken(had ? `That token does not do: ${error.message}` : "");
+      if (token.get()) token.refused(`That token does not do: ${error.message}`);
+      if (state) location.reload(); // so that nothing of what was shown stays
+      else askForToken();
       return;
     }
     away += 1;
@@ -101,5 +102,5 @@ byId("forget").addEventListener("click", () => {
   state = shown = null;
   location.reload();
 });
-if (document.body.dataset.guarded && !token.get()) askForToken("");
+if (document.body.dataset.guarded && !token.get()) askForToken();
 else follow();

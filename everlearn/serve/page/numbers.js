@@ -49,6 +49,13 @@ export function significant(value, figures = 3) {
   return text.includes(".") ? text.replace(/0+$/, "").replace(/\.$/, "") : text;
 }
 
+export function figure(value) {
+  if (!known(value) || value === 0 || (Math.abs(value) >= 1e-4 && Math.abs(value) < 1e9)) return significant(value);
+  const [digits, power] = Math.abs(value).toExponential(2).split("e");
+  const short = digits.replace(/0+$/, "").replace(/\.$/, "");
+  return `${value < 0 ? MINUS : ""}${short}e${power < 0 ? MINUS : ""}${Math.abs(power)}`;
+}
+
 export function milliseconds(value) {
   if (!known(value)) return NONE;
   if (Math.abs(value) >= 1000) return seconds(value / 1000);
@@ -67,6 +74,7 @@ export function seconds(value) {
   return hours + SPACE + "h" + (minutes ? ` ${minutes}${SPACE}min` : "");
 }
 
+export const span = (value) => (value >= 172800 ? count(Math.floor(value / 86400)) + SPACE + "days" : seconds(value));
 export const count = (value) => decimal(value, 0);
 export const plural = (number, one) => `${count(number)} ${number === 1 ? one : one + "s"}`;
 

@@ -46,12 +46,12 @@ KEPT = {
 }
 
 
-def page_routes(engine: Engine, tokens: Any = None) -> list[Route]:
-    """The routes "/" and "/static/HASH/NAME", which need no token.
+def page_routes(engine: Engine, tokens: Any = None, files: "Files | None" = None) -> list[Route]:
+    """The routes "/" and "/static/HASH/NAME", which need no token. files: those of another app, to make the charts once.
 
     With tokens the HTML holds no data: the page asks for a token, keeps it for the tab, and reads everything through the API.
     """
-    files = Files()
+    files = files or Files()
 
     def page(request: Request) -> Response:
         state = None if tokens is not None else state_of(engine)
@@ -87,6 +87,8 @@ class Files:
 
     async def read(self, name: str) -> tuple[bytes, bytes]:
         """A file's bytes, plain and compressed. Raises ServeError (503) where it cannot be made."""
+        if name in self._read:
+            return self._read[name]
         async with self._making[name]:
             if name not in self._read:
                 plain = await _made(MADE[name]) if name in MADE else (HERE / name).read_bytes()

@@ -12,17 +12,19 @@ const ACTIONS = {
   refuse: "Version {after} was refused; version {before} stayed in service",
   rollback: "Version {after} was put back into service in place of version {before}",
   automatic_rollback: "The guard put version {after} back into service in place of version {before}",
+  set_aside: "A step that cannot be learned from was set aside",
   release: "Feedback that was set aside was released for learning",
   pause: "Learning was paused",
   resume: "Learning was resumed",
   freeze: "An alarm stopped learning",
   erase: "What was stored under an id was erased",
 };
-const TONES = { promote: "good", rollback: "caution", automatic_rollback: "caution", freeze: "bad" };
+const TONES = { promote: "good", rollback: "caution", automatic_rollback: "caution", freeze: "bad", set_aside: "bad" };
 const BACK = ["retired", "withdrawn", "refused", "candidate"];
-const LEARNING = { running: "pause", failed: "", following: "" };
+const LEARNING = { running: "pause", paused: "resume" };
 
 const own = (table, key, otherwise) => (Object.hasOwn(table, key) ? table[key] : otherwise);
+const named = (status) => (status.version === null ? "No version" : `Version ${status.version}`);
 const answers = (number) => say.plural(number, "answer");
 
 export function words(name) {
@@ -35,10 +37,10 @@ export function view({ status, versions, alarms, decisions }) {
   const found = health(status);
   return {
     ...found,
-    title: `${found.badge}: version ${status.version} – Everlearn`,
+    title: [found.badge, ...(status.version === null ? [] : [named(status)]), "Everlearn"].join(" – "),
     model: status.model,
     kind: own(KINDS, status.kind, status.kind),
-    learning: own(LEARNING, status.learning, "resume"),
+    learning: own(LEARNING, status.learning, ""),
     tiles: tiles(status, versions),
     measure: MEASURES[measure],
     better: measure === "error" ? "lower is better" : "higher is better",
@@ -52,22 +54,24 @@ export function view({ status, versions, alarms, decisions }) {
 
 export function score(measure, value) {
   if (measure === "accuracy") return say.percent(value);
-  return say.significant(measure === "error" && say.known(value) ? -value : value);
+  return say.figure(measure === "error" && say.known(value) ? -value : value);
 }
 
 export function gap(measure, value, other) {
   if (!(say.known(value) && say.known(other))) return "";
   if (measure === "accuracy") return say.signedPoints(value - other);
   const ahead = measure === "error" ? other - value : value - other;
-  return (ahead > 0 ? "+" : "") + say.significant(ahead);
+  return (ahead > 0 ? "+" : "") + say.figure(ahead);
 }
 
 function health(status) {
   const { lag, alarms } = status;
-  const version = `Version ${status.version}`;
+  const version = named(status);
   const fault = status.fault ?? "";
   const waiting = `${answers(lag.answers)} not learned from yet`;
   const told = (tone, badge, headline, beneath) => ({ tone, badge, headline, beneath });
+  if (status.learning === "failed" && status.version === null)
+    return told("bad", "Failed", "Nothing answers: the server could not start from its log.", fault);
   if (status.learning === "failed") return told("bad", "Learning has stopped", `${version} still answers, but learning has stopped.`, fault);
   if (status.learning === "recovering")
     return told("open", "Starting", "The server is starting from its log.", `${say.plural(lag.events, "row")} of the log left to learn again.`);
@@ -79,7 +83,7 @@ function health(status) {
   if (alarms.recent)
     return told("caution", "Needs a look", `${version} is in service and learning, with ${say.plural(alarms.recent, "alarm")} in the last hour.`,
       alarms.latest ? alarms.latest.message : "");
-  if (!status.counts.inputs) return told("open", "Ready", `${version} waits for its first request.`, "Nothing has been asked of it yet.");
+  if (!status.counts.inputs) return told("open", "Ready", `${version} waits for its first request.`, "Send a row with POST /v1/predict, and its answer with POST /v1/feedback once it is known.");
   return told("good", "Healthy", `${version} is in service and learning.`, "");
 }
 
@@ -94,7 +98,7 @@ function tiles(status, versions) {
   const delay = status.delay ?? {};
   const found = [
     tile("score", MEASURES[measure], score(measure, status.score.value), rows ? newest : "no answers yet"),
-    tile("version", "In service", `Version ${status.version}`, made(service, status.time)),
+    tile("version", "In service", named(status), made(service, status.time)),
     tile("lag", "Not learned from yet", lag.answers ? answers(lag.answers) : "Nothing", waits),
   ];
   if (say.known(delay.median)) {
@@ -104,7 +108,7 @@ function tiles(status, versions) {
   found.push(tile("unanswered", "Without an answer", say.percent(status.unanswered_share),
     `${say.count(counts.unanswered)} of ${say.count(counts.inputs)} predictions`));
   if (propensity)
-    found.push(tile("propensity", "Least propensity", say.significant(propensity.least), `effective sample ${say.percent(propensity.effective, 0)}`));
+    found.push(tile("propensity", "Least propensity", say.figure(propensity.least), `effective sample ${say.percent(propensity.effective, 0)}`));
   found.push(tile("requests", "Predictions", say.count(counts.inputs), `${answers(counts.answers)} came${early}`));
   found.push(tile("queue", "In the queue", say.count(queue.waiting), `of ${say.count(queue.limit)} that may wait`));
   return found;
@@ -123,7 +127,7 @@ function alarm(item, now) {
     key: `${item.kind} ${item.seq} ${say.fixed(item.time, 3)}`,
     kind: words(item.kind),
     message: item.message,
-    held: `${say.significant(item.value)} against a limit of ${say.significant(item.limit)}`,
+    held: `${say.figure(item.value)} against a limit of ${say.figure(item.limit)}`,
     age: say.age(now - item.time),
     time: item.time,
   };
@@ -166,7 +170,7 @@ export function decision(item, now) {
 function foot(status) {
   const kept = { full: "kept through a power cut", normal: "kept through a crash" };
   const parts = [
-    `Up for ${say.seconds(Number(say.fixed(Math.max(0, status.time - status.started), 0)))}`,
+    `Up for ${say.span(Number(say.fixed(Math.max(0, status.time - status.started), 0)))}`,
     `log up to row ${say.count(status.last_seq)}, learned up to row ${say.count(status.applied_seq)}`,
     `${say.plural(status.counts.versions, "version")}, ${say.plural(status.counts.steps, "step")}`,
     `what is accepted is ${own(kept, status.durability, status.durability)}`,

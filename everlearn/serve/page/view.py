@@ -25,13 +25,15 @@ ACTIONS = {
     "refuse": "Version {after} was refused; version {before} stayed in service",
     "rollback": "Version {after} was put back into service in place of version {before}",
     "automatic_rollback": "The guard put version {after} back into service in place of version {before}",
+    "set_aside": "A step that cannot be learned from was set aside",
     "release": "Feedback that was set aside was released for learning",
     "pause": "Learning was paused",
     "resume": "Learning was resumed",
     "freeze": "An alarm stopped learning",
     "erase": "What was stored under an id was erased",
 }
-TONES = {"promote": "good", "rollback": "caution", "automatic_rollback": "caution", "freeze": "bad"}
+TONES = {"promote": "good", "rollback": "caution", "automatic_rollback": "caution", "freeze": "bad", "set_aside": "bad"}
+SMALL, LARGE = 1e-4, 1e9  # figures beyond them have an exponent
 BACK = ("retired", "withdrawn", "refused", "candidate")  # states of versions that one can go back to
 
 
@@ -42,10 +44,10 @@ def view(state: Record) -> dict[str, Any]:
     health = _health(status)
     return {
         **health,
-        "title": f"{health['badge']}: version {status['version']} – Everlearn",
+        "title": " – ".join([health["badge"], *([] if status["version"] is None else [_named(status)]), "Everlearn"]),
         "model": status["model"],
         "kind": KINDS.get(status["kind"], status["kind"]),
-        "learning": {"running": "pause", "failed": "", "following": ""}.get(status["learning"], "resume"),
+        "learning": {"running": "pause", "paused": "resume"}.get(status["learning"], ""),
         "tiles": _tiles(state),
         "measure": MEASURES[measure],
         "better": "lower is better" if measure == "error" else "higher is better",
@@ -67,7 +69,15 @@ def score(measure: str, value: float | None) -> str:
     """A score as people read it: percent, a positive error, or a reward."""
     if measure == "accuracy":
         return say.percent(value)
-    return say.significant(-value if measure == "error" and say.known(value) else value)
+    return figure(-value if measure == "error" and say.known(value) else value)
+
+
+def figure(value: float | None) -> str:
+    """Three figures, with an exponent where there would be many zeros: 0.01234 -> '0.0123', 0.0000123 -> '1.23e−5'."""
+    if not say.known(value) or value == 0 or SMALL <= abs(value) < LARGE:
+        return say.significant(value)
+    digits, _, power = f"{abs(value):.2e}".partition("e")
+    return f"{say.MINUS if value < 0 else ''}{digits.rstrip('0').rstrip('.')}e{say.MINUS if int(power) < 0 else ''}{abs(int(power))}"
 
 
 def gap(measure: str, value: float | None, other: float | None) -> str:
@@ -77,7 +87,7 @@ def gap(measure: str, value: float | None, other: float | None) -> str:
     if measure == "accuracy":
         return say.signed_points(value - other)
     ahead = other - value if measure == "error" else value - other
-    return ("+" if ahead > 0 else "") + say.significant(ahead)
+    return ("+" if ahead > 0 else "") + figure(ahead)
 
 
 def age(seconds: float) -> str:
@@ -88,11 +98,18 @@ def age(seconds: float) -> str:
     return "just now"
 
 
+def span(seconds: float) -> str:
+    """How long something took, in days where it took two of them or more."""
+    return f"{say.count(seconds // 86400)}{say.SPACE}days" if seconds >= 172800 else say.seconds(seconds)
+
+
 def _health(status: Record) -> dict[str, str]:
-    version, lag, fault = f"Version {status['version']}", status["lag"], status["fault"] or ""
+    version, lag, fault = _named(status), status["lag"], status["fault"] or ""
     recent, latest = status["alarms"]["recent"], status["alarms"]["latest"]
     waiting = f"{_answers(lag['answers'])} not learned from yet"
-    if status["learning"] == "failed":
+    if status["learning"] == "failed" and status["version"] is None:
+        words = "bad", "Failed", "Nothing answers: the server could not start from its log.", fault
+    elif status["learning"] == "failed":
         words = "bad", "Learning has stopped", f"{version} still answers, but learning has stopped.", fault
     elif status["learning"] == "recovering":
         left = f"{say.plural(lag['events'], 'row')} of the log left to learn again."
@@ -109,7 +126,8 @@ def _health(status: Record) -> dict[str, str]:
         told = f"{version} is in service and learning, with {say.plural(recent, 'alarm')} in the last hour."
         words = "caution", "Needs a look", told, latest["message"] if latest else ""
     elif not status["counts"]["inputs"]:
-        words = "open", "Ready", f"{version} waits for its first request.", "Nothing has been asked of it yet."
+        told = "Send a row with POST /v1/predict, and its answer with POST /v1/feedback once it is known."
+        words = "open", "Ready", f"{version} waits for its first request.", told
     else:
         words = "good", "Healthy", f"{version} is in service and learning.", ""
     return dict(zip(("tone", "badge", "headline", "beneath"), words, strict=True))
@@ -126,7 +144,7 @@ def _tiles(state: Record) -> list[dict[str, str]]:
     missing = f"{say.count(counts['unanswered'])} of {say.count(counts['inputs'])} predictions"
     tiles = [
         _tile("score", MEASURES[measure], score(measure, status["score"]["value"]), newest if rows else "no answers yet"),
-        _tile("version", "In service", f"Version {status['version']}", _made(service, status["time"])),
+        _tile("version", "In service", _named(status), _made(service, status["time"])),
         _tile("lag", "Not learned from yet", _answers(lag["answers"]) if lag["answers"] else "Nothing", waits),
     ]
     if say.known(delay.get("median")):
@@ -135,9 +153,7 @@ def _tiles(state: Record) -> list[dict[str, str]]:
     tiles.append(_tile("unanswered", "Without an answer", say.percent(status["unanswered_share"]), missing))
     if status["propensity"]:
         least, effective = status["propensity"]["least"], status["propensity"]["effective"]
-        tiles.append(
-            _tile("propensity", "Least propensity", say.significant(least), f"effective sample {say.percent(effective, 0)}")
-        )
+        tiles.append(_tile("propensity", "Least propensity", figure(least), f"effective sample {say.percent(effective, 0)}"))
     asked = f"{_answers(counts['answers'])} came{early}"
     tiles.append(_tile("requests", "Predictions", say.count(counts["inputs"]), asked))
     tiles.append(
@@ -157,7 +173,7 @@ def _guard(status: Record) -> str:
 
 
 def _alarm(alarm: Record, now: float) -> dict[str, Any]:
-    held = f"{say.significant(alarm['value'])} against a limit of {say.significant(alarm['limit'])}"
+    held = f"{figure(alarm['value'])} against a limit of {figure(alarm['limit'])}"
     return {
         "key": f"{alarm['kind']} {alarm['seq']} {alarm['time']:.3f}",
         "kind": _words(alarm["kind"]),
@@ -209,7 +225,7 @@ def _decision(decision: Record, now: float) -> dict[str, Any]:
 def _foot(status: Record) -> str:
     kept = {"full": "kept through a power cut", "normal": "kept through a crash"}
     parts = [
-        f"Up for {say.seconds(round(max(0.0, status['time'] - status['started'])))}",
+        f"Up for {span(round(max(0.0, status['time'] - status['started'])))}",
         f"log up to row {say.count(status['last_seq'])}, learned up to row {say.count(status['applied_seq'])}",
         f"{say.plural(status['counts']['versions'], 'version')}, {say.plural(status['counts']['steps'], 'step')}",
         f"what is accepted is {kept.get(status['durability'], status['durability'])}",
@@ -217,6 +233,10 @@ def _foot(status: Record) -> str:
     if say.known(status["fsync_ms"]):
         parts.append(f"a write takes {say.milliseconds(status['fsync_ms'])}")
     return "; ".join(parts) + "."
+
+
+def _named(status: Record) -> str:
+    return "No version" if status["version"] is None else f"Version {status['version']}"
 
 
 def _service(state: Record) -> Record | None:
