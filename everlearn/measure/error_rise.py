@@ -71,14 +71,13 @@ class ErrorRise:
         return readings
 
     def _changed(self, total: float, width: int) -> list[Reading]:
-        """ADWIN has dropped the older part of its window, which summed to `total`: that part tells how it was before."""
-        detector = self.detector
-        dropped = width - detector.width
-        usual = (total - detector.total) / dropped
-        if detector.mean <= usual:
+        """ADWIN says that the newest `width` errors, which sum to `total`, are not of one kind; where do they part, and which way?"""
+        new_total, new_width = _newer_part(self.detector, total, width)
+        usual, now = (total - new_total) / (width - new_width), new_total / new_width
+        if now <= usual:
             return []
-        self.usual, self.risen = usual, detector.mean - usual
-        return [self._reading(detector.mean, detector.width, True)]
+        self.usual, self.risen = usual, now - usual
+        return [self._reading(now, new_width, True)]
 
     def _lasting(self, error: float) -> list[Reading]:
         """After each window of an alarm: whether the error is back."""
@@ -103,3 +102,25 @@ class ErrorRise:
     def _figure(self, error: float) -> float:
         shift, sign = MEASURES[self.measure]
         return shift + sign * (self.low + self.unit * error)
+
+
+def _newer_part(detector: ADWIN, total: float, width: int) -> tuple[float, int]:
+    """(sum, count) of what came after the change: of the cuts between buckets that ADWIN kept, the one that parts best.
+
+    The cut of the greatest n0 n1 / (n0 + n1) (mean0 - mean1)^2, which is the likeliest one for a change of the mean.
+    """
+    sizes = [
+        (sums[place], 2**level) for level, sums in reversed(list(enumerate(detector.totals))) for place in range(len(sums))
+    ]
+    best, found = -1.0, (detector.total, detector.width)
+    new_total, new_width = 0.0, 0
+    for bucket, length in reversed(sizes):
+        new_total += bucket
+        new_width += length
+        old_width = width - new_width
+        if old_width < 1:
+            break
+        apart = ((total - new_total) / old_width - new_total / new_width) ** 2 * old_width * new_width / width
+        if new_width >= detector.min_window and apart > best:
+            best, found = apart, (new_total, new_width)
+    return found
