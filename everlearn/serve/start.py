@@ -1,5 +1,6 @@
 """From a name to a running server: what to serve, its folder, its engine, its face."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from everlearn.serve.source import SERVER, Source, record_of, settle, source_of
 
 FOLDERS = Path("everlearn-served")
 TOKENS = "tokens.json"
+PID = "server.pid"  # the number of the process that serves a folder, while it does
 ENGINES = ("local", "ray")
 
 
@@ -111,11 +113,13 @@ def start(
     hook = None if webhook is None else _webhook(webhook)
     made = engine_of(source, place, record, engine=engine, raised=(lambda alarm: None) if hook is None else hook.send)
     announce(f"{source.learner} from {source.origin}, kept in {place}")
+    (place / PID).write_text(str(os.getpid()))
     try:
         app = create_app(made, tokens=tokens, rate=rate, page=page_routes(made, tokens))
         serve(app, host, port, certificate=certificate, key=key, announce=announce)
     finally:
         made.close()
+        (place / PID).unlink(missing_ok=True)
         if hook is not None:
             hook.close()
 
