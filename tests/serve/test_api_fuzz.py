@@ -100,16 +100,16 @@ class Liar(FakeEngine):
 def test_a_server_that_answers_otherwise_than_described_is_found():
     """A control: the same test of an engine that lies."""
     with pytest.raises(BaseException, match="schema") as caught:
-        fuzz(CLASSES, 3, Liar)
+        fuzz(CLASSES, 1, Liar)
     assert "/v1/versions" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["classes", pytest.param("images", marks=pytest.mark.slow)])
 def test_the_api_is_as_it_is_described(name):
-    seen = fuzz(SPECS[name], 20)
+    seen = fuzz(SPECS[name], 12)
     routes = {route for route, _ in seen}
     assert len(routes) == 17
-    assert sum(seen.values()) >= 300
+    assert sum(seen.values()) >= 200
     assert not [key for key in seen if key[1] >= 500]
     assert {status for route, status in seen if route == "POST /v1/predict"} >= {200, 422}
 
@@ -247,16 +247,14 @@ def test_a_version_is_a_whole_number_and_no_path(client, version):
     assert client.app.state.engine.service == 0
 
 
-@pytest.mark.parametrize(
-    "path", ["/static/../../etc/passwd", "/..%2f..%2fetc/passwd", "/v1/../../etc/passwd", "//etc/passwd", "/%00"]
-)
-def test_an_address_leads_to_no_file(path):
+def test_an_address_leads_to_no_file():
     with running(create_app(FakeEngine())) as address:
-        connection = http.client.HTTPConnection(address.removeprefix("http://"))
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        assert answer.status == 404
-        assert b"root:" not in answer.read()
+        for path in ("/static/../../etc/passwd", "/..%2f..%2fetc/passwd", "/v1/../../etc/passwd", "//etc/passwd", "/%00"):
+            connection = http.client.HTTPConnection(address.removeprefix("http://"))
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert answer.status == 404
+            assert b"root:" not in answer.read()
 
 
 @pytest.mark.parametrize(
