@@ -21,6 +21,7 @@ import torch
 from everlearn.core.errors import ServeError, StateError
 from everlearn.serve.database import Connection, Database, SQLite
 from everlearn.serve.fold import Predictors, Served, ServedFold
+from everlearn.serve.following import Following
 from everlearn.serve.history import History
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.learning import Learning
@@ -145,7 +146,8 @@ class LocalEngine(Engine):
         self.started = clock()
         torch.set_num_threads(self.options.threads)
         self.database = database or SQLite(self.folder / "log.sqlite", self.options.durability)
-        self.leads = self.database.lead()
+        leads = self.database.lead()
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.log = Log(self.database, clock=clock)
         predictors = Predictors(served)
         self.history = History(
@@ -154,18 +156,27 @@ class LocalEngine(Engine):
             predictors,
             lambda: ServedFold(predictors.blank(), spec, self.options, copy.deepcopy(watch)),
         )
+        if leads:
+            self.history.snapshots.tidy()
         self._fsync_ms = fsync_ms(self.folder)
-        self._open(served)
+        self._open()
         self.predicting = Predicting(self.log, spec, self.options)
         self.upkeep = Upkeep(self.log, self.options, raised, lambda: self.predicting.waiting)
-        self.learning = Learning(self.log, self.history, self.options, predictors, self.predicting.swap, upkeep=self.upkeep)
+        learning = Following if self.database.shared else Learning
+        self.learning = learning(self.log, self.history, self.options, predictors, self.predicting.swap, upkeep=self.upkeep)
         self.predicting.start()
         self.learning.start()
 
-    def _open(self, served: Served) -> None:
+    def _open(self) -> None:
         """Make the log of a new server, or check that the one that stands is of the same model and rows."""
         given = {"model": self.model, "spec": self.spec.to_json()}
         standing = self.log.setting("served")
+        while not standing:
+            leads = self.database.lead()
+            standing = self.log.setting("served")
+            if leads:
+                break
+            time.sleep(0.01)  # another process makes it now
         if standing and json.loads(standing) != json.loads(json.dumps(given)):
             was = json.loads(standing)
             differ = ", ".join(
@@ -178,6 +189,7 @@ class LocalEngine(Engine):
             self._begin(given)
 
     def _begin(self, given: dict[str, Any]) -> None:
+        self.log.take_lead()
         fold = self.history.make()
         size = self.history.snapshots.save(0, fold.state_dict())
         now = self.log.clock()
@@ -186,9 +198,9 @@ class LocalEngine(Engine):
         def write(connection: Connection) -> None:
             self.history.add_version(connection, first, True)
             self.history.add_branch(connection, Branch(0, 0, 0), 0)
-            self.log._set(connection, "served", json.dumps(given))
+            self.log.set(connection, "served", json.dumps(given))
 
-        self.log.write(write).result()
+        self.log.write(write, leading=True).result()
 
     def predict(self, asks: Sequence[Ask]) -> "Future[list[Answered]]":
         return self.predicting.ask(asks)
@@ -202,7 +214,6 @@ class LocalEngine(Engine):
     def status(self) -> dict[str, Any]:
         learning, log = self.learning, self.log
         fold = learning.fold
-        answered = [] if fold is None else fold.answered
         newest = self.alarms(1)
         recent = log.rows("SELECT count(*) FROM alarm WHERE time > ?", (log.clock() - 3600.0,))[0][0]
         steps = log.rows("SELECT count(*) FROM step")[0][0]
@@ -223,12 +234,10 @@ class LocalEngine(Engine):
             "fault": learning.fault,
             "ready": self.ready,
             "counts": counts,
-            "score": {"rows": len(answered), "value": sum(answered) / len(answered) if answered else None},
+            "score": {"rows": 0, "value": None} if fold is None else fold.score(),
             "unanswered_share": 1.0 - min(1.0, counts["answers"] / counts["inputs"]) if counts["inputs"] else 0.0,
             "propensity": self.predicting.propensity(),
-            "guard": {"rows": 0, "candidate": None, "service": None, "parent": None}
-            if fold is None
-            else fold.guard.figures(),
+            "guard": {"rows": 0, "candidate": None, "service": None, "parent": None} if fold is None else fold.figures(),
             "alarms": {"recent": int(recent), "latest": newest[0] if newest else None},
             "durability": self.options.durability,
             "fsync_ms": self._fsync_ms,
@@ -314,7 +323,7 @@ class LocalEngine(Engine):
         while time.monotonic() < end:
             if self.learning.state == "failed":
                 return False
-            if self.learning.state == "running" and self.learning.idle:
+            if self.learning.state in ("running", "following") and self.learning.idle:
                 return True
             time.sleep(0.005)
         return False
@@ -328,7 +337,7 @@ class LocalEngine(Engine):
 
 def fsync_ms(folder: Path, rounds: int = 5) -> float:
     """The median time of a small write that reaches the disk, in milliseconds: what a durable commit costs here."""
-    path = folder / ".fsync"
+    path = folder / f".fsync.{os.getpid()}.{time.monotonic_ns()}"
     times = []
     with open(path, "wb") as file:
         for _ in range(rounds):

@@ -142,6 +142,15 @@ class ServedFold:
             state = {**state, "watch": capture(self.watch)}  # other alarms than those of the snapshot begin anew
         restore(self, state)
 
+    def score(self) -> dict[str, Any]:
+        """The mean over the newest answers, as they were given, and how many they are."""
+        rows = len(self.answered)
+        return {"rows": rows, "value": sum(self.answered) / rows if rows else None}
+
+    def figures(self) -> dict[str, Any]:
+        """What the guard knows."""
+        return self.guard.figures()
+
     def sha256(self) -> str:
         """Of the learner's state: equal to that of `run(...)` over the exported log."""
         return digest(self.learner.state_dict())

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from everlearn.core.errors import StateError
+from everlearn.core.state import digest
 from everlearn.serve.database import Connection
 from everlearn.serve.fold import Predictors, ServedFold
 from everlearn.serve.log import Log
@@ -94,8 +95,16 @@ class History:
 
     def state(self, version: int) -> dict[str, Any]:
         """The whole state of a version, from its snapshot, or made again. Raises StateError where neither works."""
-        found = self.snapshots.load(version)
+        row = self.version(version)
+        found = None if row is None else self.snapshot(row)
         return self._again(version) if found is None else found
+
+    def snapshot(self, version: Version) -> dict[str, Any] | None:
+        """The state in the files of a version; None where they are garbled, or those of another step."""
+        state = self.snapshots.load(version.version)
+        if state is None or (state["branch"], state["number"]) != (version.branch, version.number):
+            return None
+        return state if digest(state["fold"]["learner"]) == version.sha256 else None
 
     def learner_state(self, version: int) -> dict[str, Any]:
         """The state of its learner alone."""
@@ -125,7 +134,7 @@ class History:
             version = kept[number][0]
             if version.version == without or version.state == State.PRUNED:
                 continue
-            state = self.snapshots.load(version.version)
+            state = self.snapshot(version)
             if state is not None:
                 self._put_back(fold, state)
                 self.settle(fold, *kept[number])

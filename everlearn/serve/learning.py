@@ -59,7 +59,7 @@ class Learning:
         self.branch: Branch | None = None
         self.faults = 0  # in a row
         self.ended = False
-        self._seen: int | None = None  # the newest number when the last look found nothing to fold yet
+        self.seen: int | None = None  # the newest number when the last look found nothing to fold yet
         self._commands: deque[tuple[str, dict[str, Any], Future]] = deque()
         self._wake = threading.Event()
         self._stopping = False
@@ -72,7 +72,7 @@ class Learning:
     @property
     def idle(self) -> bool:
         """Whether nothing came since the last look, and that found nothing to fold yet."""
-        return self._seen is not None and self._seen == self.log.last_row()
+        return self.seen is not None and self.seen == self.log.last_row()
 
     @property
     def alive(self) -> bool:
@@ -117,7 +117,7 @@ class Learning:
                 self._tend()
                 seen = self.log.last_row()
                 moment = self._next() if self.state == "running" else None
-                self._seen = seen if moment is None else None
+                self.seen = seen if moment is None else None
                 if moment is not None:
                     self._learn(moment)
                 elif not self._commands:
@@ -446,7 +446,7 @@ class Learning:
         )
 
         def write(connection: Connection) -> None:
-            self.log._set(connection, "paused", "yes" if paused else "")
+            self.log.set(connection, "paused", "yes" if paused else "")
             self._note(connection, decision)
 
         self.log.write(write, leading=True).result()

@@ -148,9 +148,9 @@ class Log:
         for ask, output, version in asked:
             digest = _hash(ask.x)
             row = connection.execute(
-                "INSERT INTO event (kind, id, revision, hash, x, output, version, created) VALUES ('input', ?, 0, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING RETURNING seq",
-                (ask.id, digest, ask.x, json.dumps(output), version, now),
+                "INSERT INTO event (kind, id, revision, hash, x, output, version, created) SELECT 'input', ?, 0, ?, ?, ?, ?, ?"
+                " WHERE NOT EXISTS (SELECT 1 FROM event WHERE id = ? AND kind = 'input' AND revision = 0) RETURNING seq",
+                (ask.id, digest, ask.x, json.dumps(output), version, now, ask.id),
             ).fetchone()
             if row is None:
                 answered.append(self._first_answer(connection, ask.id, digest, bool(answered)))
@@ -272,9 +272,9 @@ class Log:
                 y = json.dumps(default)
                 self._insert_answer(connection, id, 0, _hash(y.encode()), y, now, "default")
         if rows:
-            self._set(connection, "closed_seq", str(rows[-1][0]))
+            self.set(connection, "closed_seq", str(rows[-1][0]))
             name = "unanswered" if default is None else "defaulted"
-            self._set(connection, name, str(int(self.setting(name, "0", connection)) + len(missing)))
+            self.set(connection, name, str(int(self.setting(name, "0", connection)) + len(missing)))
         return len(rows)
 
     def expire_early(self, connection: Connection, window: float) -> int:
@@ -282,7 +282,7 @@ class Log:
         gone = connection.execute("DELETE FROM early WHERE created < ?", (self.clock() - window,)).rowcount
         if gone:
             total = int(self.setting("early_expired", "0", connection)) + gone
-            self._set(connection, "early_expired", str(total))
+            self.set(connection, "early_expired", str(total))
         return gone
 
     def erase(self, connection: Connection, id: str) -> tuple[int, int]:
@@ -310,9 +310,10 @@ class Log:
     def _note_removal(self, connection: Connection) -> None:
         """Say to others that rows went, so that they count anew."""
         if self.database.shared:
-            self._set(connection, "removed", uuid.uuid4().hex)
+            self.set(connection, "removed", uuid.uuid4().hex)
 
-    def _set(self, connection: Connection, name: str, value: str) -> None:
+    def set(self, connection: Connection, name: str, value: str) -> None:
+        """Write a setting in the present transaction."""
         connection.execute(
             "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (name, value),
@@ -320,7 +321,7 @@ class Log:
 
     def keep_setting(self, name: str, value: str) -> None:
         """Store a setting, and wait until it is durable."""
-        self.write(lambda connection: self._set(connection, name, value)).result()
+        self.write(lambda connection: self.set(connection, name, value)).result()
 
     # ---- reading ---------------------------------------------------------------------------------------------------------
 

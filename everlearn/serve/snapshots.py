@@ -15,6 +15,9 @@ class Snapshots:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written. For the process that writes versions, before it does."""
         if self.folder.exists():
             sweep(self.folder)
 
