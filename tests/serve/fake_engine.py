@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from everlearn.core.errors import ServeError
 from everlearn.serve.engine import Engine
 from everlearn.serve.input_spec import InputSpec
-from everlearn.serve.records import Answered, Receipt
+from everlearn.serve.records import After, Answered, Receipt
 
 CLASSES = InputSpec("classes", (4,), "float32", classes=("cat", "dog", "7"), features=("a", "b", "c", "d"))
 VALUES = InputSpec("values", (2,), "float32", targets=("height", "width"))
@@ -43,6 +43,8 @@ class FakeEngine(Engine):
     def _admit(self):
         if self.fault is not None:
             raise self.fault
+        if self.closed:
+            raise ServeError("not_ready", "the server is stopping.", 503, retry_after=1.0)
         if not self.ready:
             raise ServeError("not_ready", "the server recovers.", 503, retry_after=2.0)
         if self.full:
@@ -130,10 +132,13 @@ class FakeEngine(Engine):
             known = self.told[key][0] if key in self.told else self.early.get(item.id, {}).get(item.revision)
             known = seen.get(key, item.y) if known is None else known
             if known != item.y:
-                raise ServeError("conflict", f"the id {item.id!r} was told another answer before; nothing was stored.", 422)
+                detail = f"the id {item.id!r} was told another answer before; send a correction with a higher revision."
+                raise ServeError("conflict", detail, 422)
             asked = self.asked.get(item.id)
             if key not in self.told and asked and self.horizon is not None and self.clock() - asked[2] > self.horizon:
-                raise ServeError("horizon_passed", f"the id {item.id!r} was answered after its horizon.", 410)
+                raise ServeError(
+                    "horizon_passed", f"the id {item.id!r} was answered after its horizon of {self.horizon:g} s.", 410
+                )
             seen[key] = item.y
         receipts = []
         for item in items:
@@ -154,6 +159,8 @@ class FakeEngine(Engine):
         if self.fault is not None:
             raise self.fault
         now = self.clock()
+        told = {id for id, revision in self.told if revision == 0}
+        late = [id for id, (_, _, at) in self.asked.items() if self.horizon and now - at > self.horizon and id not in told]
         return {
             "model": "replay(capacity=200)", "kind": self.spec.kind, "engine": "fake",
             "measure": {"classes": "accuracy", "values": "error", "actions": "reward"}[self.spec.kind],
@@ -163,7 +170,7 @@ class FakeEngine(Engine):
             "learning": self.learning, "fault": None, "ready": self.ready,
             "counts": {
                 "inputs": len(self.asked), "answers": len(self.told), "duplicates": self.duplicates,
-                "early_waiting": sum(map(len, self.early.values())), "early_expired": 0, "unanswered": 0, "defaulted": 0,
+                "early_waiting": sum(map(len, self.early.values())), "early_expired": 0, "unanswered": len(late), "defaulted": 0,
                 "steps": 0, "versions": len(self.kept), "alarms": len(self.rung),
             },
             "score": {"rows": len(self.told), "value": None}, "unanswered_share": 0.0,
@@ -194,6 +201,8 @@ class FakeEngine(Engine):
 
     def rollback(self, version, reason, after="quarantine", *, first=None, last=None, who=""):
         self._admit()
+        if after not in tuple(After):
+            raise ServeError("invalid_request", f"after must be one of {', '.join(After)}, got {after!r}.", 422)
         found = next((row for row in self.kept if row["version"] == version), None)
         if found is None:
             raise ServeError("unknown_version", f"there is no version {version}.", 404)
@@ -230,11 +239,12 @@ class FakeEngine(Engine):
         told = [key for key in self.told if key[0] == id]
         if id not in self.asked and id not in self.early:
             raise ServeError("unknown_id", f"nothing is stored under the id {id!r}.", 404)
-        self.asked.pop(id, None)
-        self.early.pop(id, None)
+        known = self.asked.pop(id, None) is not None
+        waited = len(self.early.pop(id, {}))
         for key in told:
             del self.told[key]
-        return self._decide("erase", f"{reason}{' and learned anew' if relearn else ''}", who)
+        removed = known + len(told) + waited
+        return self._decide("erase", reason, who) | {"removed": removed, "relearned": relearn}
 
     def _decide(self, action, reason, who, before=None, after=None):
         self.log.append(

@@ -6,6 +6,7 @@ import logging
 from urllib.parse import quote
 
 import httpx
+import jsonschema
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -14,8 +15,11 @@ from starlette.testclient import TestClient
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.serve.app import create_app
 from everlearn.serve.auth import add_token
+from everlearn.serve.engine import LocalEngine
 from everlearn.serve.limits import Buckets
+from everlearn.serve.options import Options
 
+from .engine_contract import MODELS, folded, row
 from .fake_engine import ACTIONS, CLASSES, VALUES, FakeEngine
 
 X = [1, 2, 3, 4]
@@ -238,7 +242,8 @@ def test_what_is_stored_under_any_id_can_be_erased(id):
             return await client.delete(f"{address}?relearn=true&reason=asked"), await client.delete(address)
 
     done, again = asyncio.run(run())
-    assert (done.json()["action"], done.json()["reason"]) == ("erase", "asked and learned anew")
+    told = done.json()
+    assert (told["action"], told["reason"], told["removed"], told["relearned"]) == ("erase", "asked", 2, True)
     assert code(again) == (404, "unknown_id")
     assert not engine.asked
     assert not engine.told
@@ -405,3 +410,38 @@ def test_logs_hold_ids_and_versions_and_neither_inputs_nor_tokens(tmp_path, capl
     assert (ours[0].fields["version"], ours[0].fields["seq"], ours[0].fields["who"]) == (0, 1, "phone")
     everything = "".join(repr(record.__dict__) for record in ours)
     assert not [secret for secret in (token, "0.123", "dog") if secret in everything]
+
+
+# ---- a real engine -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_learns_and_is_rolled_back_over_http(tmp_path):
+    """The same requests on the engine that keeps a log and a learner; what it tells is as the description says."""
+    served = MODELS["classes"]
+    options = Options(batch=4, every=2, wait=None, guard=False)
+    with LocalEngine(served.make(), served.spec, tmp_path, options) as engine, TestClient(create_app(engine)) as client:
+        engine.wait_ready()
+        for number in range(24):
+            x, y = row(number)
+            asked = {"id": f"r{number}", "x": served.spec.tensor([x])[0].tolist()}
+            assert client.post("/v1/predict", json=asked).status_code == 200
+            receipt = client.post("/v1/feedback", json={"id": f"r{number}", "y": served.spec.classes[y]}).json()
+            assert (receipt["joined"], receipt["duplicate"]) == (True, False)
+        assert engine.learned()
+        status = client.get("/v1/status").json()
+        assert (status["version"], status["counts"]["answers"]) == (3, 24)
+        assert engine.versions()[0]["sha256"] == folded("classes", range(24))
+        done = client.post("/v1/rollback", json={"version": 1, "reason": "worse"})
+        assert (done.status_code, done.json()["before"], done.json()["after"]) == (200, 3, 1)
+        assert client.post("/v1/predict", json={"x": [0, 0, 0, 0]}).json()["version"] == 1
+        assert code(client.post("/v1/rollback", json={"version": 99, "reason": "x"})) == (404, "unknown_version")
+        erased = client.delete("/v1/predictions/r3?reason=asked").json()
+        assert (erased["action"], erased["removed"]) == ("erase", 2)
+        described = client.app.openapi()
+        for path in ("status", "versions", "decisions", "alarms", "series", "schema"):
+            answer = client.get(f"/v1/{path}").json()
+            schema = described["paths"][f"/v1/{path}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+            jsonschema.validate(answer, {**schema, "components": described["components"]})
+        text = client.get("/metrics").text
+        assert 'everlearn_requests_total{route="/v1/feedback",status="200"} 24.0' in text
+        assert "everlearn_version 1.0" in text
