@@ -152,15 +152,16 @@ class Owner:
 
     async def predict(self, groups: Sequence[Sequence[Ask]]) -> list[Outcome]:
         """Answer requests here, where no replica can."""
-        return await self._all(self.engine.predict, groups)
+        return await self._all(lambda engine: engine.predict, groups)
 
     async def feedback(self, groups: Sequence[Sequence[Told]]) -> list[Outcome]:
         """Take requests of feedback."""
-        return await self._all(self.engine.feedback, groups)
+        return await self._all(lambda engine: engine.feedback, groups)
 
-    async def _all(self, method: Callable, groups: Sequence[Any]) -> list[Outcome]:
+    async def _all(self, method_of: Callable[[LocalEngine], Callable], groups: Sequence[Any]) -> list[Outcome]:
         if self.engine is None:
             return [self.fault] * len(groups)
+        method = method_of(self.engine)
         return await asyncio.gather(*(outcome_of(partial(method, group)) for group in groups))
 
     async def record(
@@ -175,7 +176,7 @@ class Owner:
         if version != service and not self._follows(service, version):
             return service, None
         rows = [[(ask, output, version) for ask, output in group] for group in groups]
-        return service, await self._all(self.engine.predicting.record, rows)
+        return service, await self._all(lambda engine: engine.predicting.record, rows)
 
     def _follows(self, service: int, version: int) -> bool:
         """Whether the version in service took another's place a moment ago, by the guard's word."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ NAMESPACE = "everlearn"
 CONCURRENCY = 4000  # calls that an actor has under way at once; far more than any queue lets through
 ONCE = ("rollback", "release", "pause", "resume", "erase")  # never sent again by itself
 POISON = 5  # times that a prediction is sent again to an owner that dies while it answers
-ENDING = 60.0  # seconds for which a close waits
+ENDING = 60.0  # seconds for which a close waits for answers
+FREEING = 10.0  # seconds for which a shutdown waits until its names are free
 
 
 class RayEngine(Engine):
@@ -42,8 +44,8 @@ class RayEngine(Engine):
     must stand already.
     key: which model; replicas: processes that predict, 0 where the owner does so itself; address: of the cluster ("auto" for the one
     on this machine), None for one of its own that ends with this process and listens on 127.0.0.1 alone; cpus: processors that each
-    actor reserves; grace: seconds for which replicas may answer by the version before the one in service while they fetch it;
-    watch, raised, database: as for `LocalEngine`, picklable, the last as a function that gives it.
+    actor reserves; grace: seconds for which replicas may answer by the version before the one in service while they fetch it, for models
+    that take long to read; watch, raised, database: as for `LocalEngine`, picklable, the last as a function that gives it.
 
     `close` lets go of the actors, `shutdown` ends them. Raises StateError where the key stands with another spec, folder or options.
     """
@@ -59,7 +61,7 @@ class RayEngine(Engine):
         replicas: int = 2,
         address: str | None = None,
         cpus: float = 0.0,
-        grace: float = 1.0,
+        grace: float = 0.0,
         watch: Any = None,
         raised: Callable[[Alarm], None] | None = None,
         database: Callable[[], Database] | None = None,
@@ -267,13 +269,23 @@ class RayEngine(Engine):
     def shutdown(self) -> None:
         """Finish what waits, keep a last version, and end the actors; a cluster that was begun here ends too."""
         self.close()
-        try:
-            self._ask("close")
-        finally:
-            for actor in (*self.replicas, self._owner):
-                self._ray.kill(actor)
-            if self._began_here:
-                self._ray.shutdown()
+        with suppress(self._ray.exceptions.RayActorError):
+            self._remote("call", self._owner, "close", (), {}, retries=0).result()
+        for actor in (*self.replicas, self._owner):
+            self._ray.kill(actor)
+        self._forgotten()
+        if self._began_here and self._ray.is_initialized():
+            self._ray.shutdown()
+
+    def _forgotten(self) -> None:
+        """Wait until the names are free for another start."""
+        names = {self._name(), *(self._name(number) for number in range(len(self.replicas)))}
+        end = time.monotonic() + FREEING
+        while time.monotonic() < end:
+            standing = self._ray.util.list_named_actors(all_namespaces=True)
+            if not any(actor["namespace"] == NAMESPACE and actor["name"] in names for actor in standing):
+                return
+            time.sleep(0.02)
 
 
 def join(address: str | None) -> tuple[Any, bool]:
