@@ -661,3 +661,51 @@ def test_a_chart_without_a_single_score_says_so(page, serve):
     page.visit(serve(state).address)
     assert page.text("#chart-none") == "Once answers come, the score is drawn here."
     assert math.isclose(page.run("return document.querySelectorAll('.chart svg').length"), 0)
+
+
+# ---- before a real server ------------------------------------------------------------------------------------------------
+
+
+def test_a_real_server_is_followed_and_sent_back_to_a_version(page, tmp_path):
+    """Requests come by HTTP, versions come of learning, and a click goes back to one of them: all with no stub in between."""
+    import torch
+
+    from everlearn.learners.replay import Replay
+    from everlearn.serve.app import create_app
+    from everlearn.serve.client import Client
+    from everlearn.serve.engine import LocalEngine
+    from everlearn.serve.http import running
+    from everlearn.serve.input_spec import InputSpec
+    from everlearn.serve.options import Options
+    from everlearn.serve.page import page_routes
+
+    spec = InputSpec("classes", (2,), "float32", classes=("ant", "<b>bee</b>"))
+    options = Options(batch=8, every=2, window=40, least=8, guard=False)
+    with LocalEngine(Replay(torch.nn.Linear(2, 2), capacity=50), spec, tmp_path, options) as engine:
+        app = create_app(engine, page=page_routes(engine, None, FILES))
+        with running(app) as address, Client(address) as client:
+            page.visit(address)
+            assert page.text("#headline") == "Version 0 waits for its first request."
+            rows = torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
+            for part in rows.split(16):
+                given = client.predict_many(part.tolist())
+                client.feedback_many(
+                    [{"id": item.id, "y": spec.classes[int(row[0] > 0)]} for item, row in zip(given, part, strict=True)]
+                )
+            page.until("[data-item=requests]", "80 answers came")
+            page.wait("return document.querySelectorAll('[data-list=versions] tr').length >= 4")
+            page.until("#headline", f"Version {engine.status()['version']} is in service and learning.")
+            assert page.complaints() == []
+            wanted = engine.versions()[2]["version"]
+            page.run("arguments[0].click()", button(page, wanted))
+            page.find("#back [value=skip]").click()
+            page.find("#back-reason").send_keys("<i>wrong</i> labels")
+            page.find("#back-form [type=submit]").click()
+            page.until("#outcome", f"Version {wanted} is in service again")
+            page.until("#headline", f"Version {wanted} is in service")
+            assert engine.status()["version"] == wanted
+            decision = engine.decisions()[0]
+            assert (decision["action"], decision["after"]) == ("rollback", wanted)
+            assert "<i>wrong</i> labels" in decision["reason"]
+            page.until('[data-list="decisions"]', "<i>wrong</i> labels")
+    assert page.complaints() == []

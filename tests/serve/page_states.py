@@ -75,7 +75,7 @@ def status(**changes):
             "duplicates": 12,
             "early_waiting": 2,
             "early_expired": 0,
-            "unanswered": 428,
+            "unanswered": 0,
             "defaulted": 0,
             "steps": 160,
             "versions": 8,
@@ -141,7 +141,7 @@ def troubled():
     state["decisions"] = [
         decision("rollback", 200, 7, 5, "labels of the morning came from a broken sensor", "maria"),
         decision("pause", 900, reason="maintenance", who="maria"),
-        decision("resume", 800, reason="maintenance is over", who="maria"),
+        decision("resume", 800, reason="maintenance is over", who="local"),
         decision("refuse", 2400, 4, 5, "worse by 0.05"),
         decision("freeze", 2500, reason="the alarm performance stops learning"),
         *state["decisions"],

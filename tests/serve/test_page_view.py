@@ -86,6 +86,11 @@ def test_tiles_of_a_classifier():
     assert tile(found, "propensity") is None
 
 
+def test_predictions_that_were_given_up_are_told():
+    counts = {**states.status()["counts"], "unanswered": 40}
+    assert tile(shown("healthy", counts=counts), "unanswered")[1] == "428 of 4,310 predictions, 40 given up"
+
+
 def test_tiles_where_something_is_not_known_yet():
     assert tile(shown("fresh"), "score") == ("–", "no answers yet")
     assert tile(shown("fresh"), "lag") == ("Nothing", "every answer is learned from")
@@ -142,7 +147,7 @@ def test_decisions_are_sentences():
     assert found["rollback"]["who"] == "by maria"
     assert found["refuse"]["sentence"] == "Version 5 was refused; version 4 stayed in service."
     assert found["pause"]["sentence"] == "Learning was paused."
-    assert found["refuse"]["who"] == ""
+    assert found["refuse"]["who"] == found["resume"]["who"] == ""
     state = states.healthy()
     state["decisions"] = [
         states.decision("promote", 1, None, 0),

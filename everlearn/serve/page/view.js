@@ -21,6 +21,7 @@ const ACTIONS = {
 };
 const TONES = { promote: "good", rollback: "caution", automatic_rollback: "caution", freeze: "bad", set_aside: "bad" };
 const BACK = ["retired", "withdrawn", "refused", "candidate"];
+const LOCAL = "local";
 const LEARNING = { running: "pause", paused: "resume" };
 
 const own = (table, key, otherwise) => (Object.hasOwn(table, key) ? table[key] : otherwise);
@@ -105,8 +106,10 @@ function tiles(status, versions) {
     const slow = say.known(delay.p90) ? `one in ten after ${say.seconds(delay.p90)}` : "the median";
     found.push(tile("delay", "Answers come after", say.seconds(delay.median), slow));
   }
-  found.push(tile("unanswered", "Without an answer", say.percent(status.unanswered_share),
-    `${say.count(counts.unanswered)} of ${say.count(counts.inputs)} predictions`));
+  const left = counts.unanswered ? `, ${say.count(counts.unanswered)} given up` : "";
+  const share = status.unanswered_share;
+  found.push(tile("unanswered", "Without an answer", say.percent(share),
+    `${say.count(share * counts.inputs)} of ${say.count(counts.inputs)} predictions${left}`));
   if (propensity)
     found.push(tile("propensity", "Least propensity", say.figure(propensity.least), `effective sample ${say.percent(propensity.effective, 0)}`));
   found.push(tile("requests", "Predictions", say.count(counts.inputs), `${answers(counts.answers)} came${early}`));
@@ -161,7 +164,7 @@ export function decision(item, now) {
     tone: own(TONES, item.action, ""),
     sentence: `${sentence}.`,
     reason: item.reason,
-    who: item.who ? `by ${item.who}` : "",
+    who: item.who && item.who !== LOCAL ? `by ${item.who}` : "",
     age: say.age(now - item.time),
     time: item.time,
   };

@@ -33,6 +33,7 @@ ACTIONS = {
     "erase": "What was stored under an id was erased",
 }
 TONES = {"promote": "good", "rollback": "caution", "automatic_rollback": "caution", "freeze": "bad", "set_aside": "bad"}
+LOCAL = "local"  # who acts where no token is asked for
 SMALL, LARGE = 1e-4, 1e9  # figures beyond them have an exponent
 BACK = ("retired", "withdrawn", "refused", "candidate")  # states of versions that one can go back to
 
@@ -141,7 +142,9 @@ def _tiles(state: Record) -> list[dict[str, str]]:
     waits = f"the oldest for {say.seconds(lag['seconds'])}" if lag["answers"] else "every answer is learned from"
     early = f", {say.count(counts['early_waiting'])} early" if counts["early_waiting"] else ""
     delay = status.get("delay") or {}
-    missing = f"{say.count(counts['unanswered'])} of {say.count(counts['inputs'])} predictions"
+    left = f", {say.count(counts['unanswered'])} given up" if counts["unanswered"] else ""
+    share = status["unanswered_share"]
+    missing = f"{say.count(share * counts['inputs'])} of {say.count(counts['inputs'])} predictions{left}"
     tiles = [
         _tile("score", MEASURES[measure], score(measure, status["score"]["value"]), newest if rows else "no answers yet"),
         _tile("version", "In service", _named(status), _made(service, status["time"])),
@@ -150,7 +153,7 @@ def _tiles(state: Record) -> list[dict[str, str]]:
     if say.known(delay.get("median")):
         slow = f"one in ten after {say.seconds(delay['p90'])}" if say.known(delay.get("p90")) else "the median"
         tiles.append(_tile("delay", "Answers come after", say.seconds(delay["median"]), slow))
-    tiles.append(_tile("unanswered", "Without an answer", say.percent(status["unanswered_share"]), missing))
+    tiles.append(_tile("unanswered", "Without an answer", say.percent(share), missing))
     if status["propensity"]:
         least, effective = status["propensity"]["least"], status["propensity"]["effective"]
         tiles.append(_tile("propensity", "Least propensity", figure(least), f"effective sample {say.percent(effective, 0)}"))
@@ -216,7 +219,7 @@ def _decision(decision: Record, now: float) -> dict[str, Any]:
         "tone": TONES.get(action, ""),
         "sentence": f"{sentence}.",
         "reason": decision["reason"],
-        "who": f"by {decision['who']}" if decision["who"] else "",
+        "who": f"by {decision['who']}" if decision["who"] not in ("", LOCAL) else "",
         "age": age(now - decision["time"]),
         "time": decision["time"],
     }
