@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from everlearn.core.errors import ServeError, StateError
+from everlearn.core.errors import ArgumentError, ServeError, StateError
 from everlearn.serve.database import Connection, Database, SQLite
 from everlearn.serve.fold import Predictors, Served, ServedFold
 from everlearn.serve.following import Following
@@ -144,6 +144,7 @@ class LocalEngine(Engine):
         self.folder = Path(folder)
         self.model = repr(served)
         self.started = clock()
+        default = default_answer(spec, self.options)
         torch.set_num_threads(self.options.threads)
         self.database = database or SQLite(self.folder / "log.sqlite", self.options.durability)
         leads = self.database.lead()
@@ -161,7 +162,7 @@ class LocalEngine(Engine):
         self._fsync_ms = fsync_ms(self.folder)
         self._open()
         self.predicting = Predicting(self.log, spec, self.options)
-        self.upkeep = Upkeep(self.log, self.options, raised, lambda: self.predicting.waiting)
+        self.upkeep = Upkeep(self.log, self.options, raised, lambda: self.predicting.waiting, default)
         learning = Following if self.database.shared else Learning
         self.learning = learning(self.log, self.history, self.options, predictors, self.predicting.swap, upkeep=self.upkeep)
         self.predicting.start()
@@ -333,6 +334,17 @@ class LocalEngine(Engine):
         self.learning.close()
         self.log.close()
         self.database.close()
+
+
+def default_answer(spec: InputSpec, options: Options) -> Any:
+    """The default of the options as it is stored. Raises ArgumentError where it is no answer of this model."""
+    given = list(options.default) if isinstance(options.default, tuple) else options.default
+    if given is None:
+        return None
+    try:
+        return spec.answer(given)
+    except ServeError as error:
+        raise ArgumentError(f"options: default={options.default!r}: {error}") from error
 
 
 def fsync_ms(folder: Path, rounds: int = 5) -> float:

@@ -1,6 +1,5 @@
 """How a server behaves: every knob in one place, with its default, checked where it is set."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -20,8 +19,8 @@ class Options:
     for never; every: steps between two versions, which are the candidates for service;
     guard: whether a candidate must prove itself; window: newest answered rows that it is judged on; least: fewer decide nothing;
     margin: how much worse it may be; confidence: of a rollback that nobody asked for; after: what becomes of later feedback then;
-    horizon: seconds after which an answer is no longer waited for, None for never; default: the answer that is then put in its
-    place, None for no answer; early: seconds for which an answer waits for its prediction;
+    horizon: seconds after which an answer is no longer waited for, None for never; default: the answer (as a client would
+    send it) that is then put in its place, None for no answer; early: seconds for which an answer waits for its prediction;
     queue: requests that may wait before others are turned away; keep: versions kept beside those in use;
     keep_days: days after which rows that were learned from are removed, None for never; threads: of torch.
     """
@@ -37,7 +36,7 @@ class Options:
     confidence: float = 0.95
     after: str = "quarantine"
     horizon: float | None = None
-    default: float | None = None
+    default: str | int | float | tuple[float, ...] | None = None
     early: float = 3600.0
     queue: int = 1000
     keep: int = 20
@@ -58,8 +57,6 @@ class Options:
         check_range(self.name, "early", self.early, 0.0)
         check_range(self.name, "margin", self.margin, 0.0)
         check_range(self.name, "confidence", self.confidence, 0.5, 0.9999)
-        if self.default is not None and not (isinstance(self.default, (int, float)) and math.isfinite(self.default)):
-            raise ArgumentError(f"options: default must be a finite number or None, got {self.default!r}.")
 
     def __repr__(self) -> str:
         return describe(self)

@@ -17,7 +17,7 @@ RECENT = 500  # predictions looked at for missing answers
 
 
 class Upkeep:
-    """Keeps house for one log. raised: told of each alarm; waiting: requests that wait."""
+    """Keeps house for one log. raised: told of each alarm; waiting: requests that wait; default: what is stored where nobody answers."""
 
     def __init__(
         self,
@@ -25,8 +25,10 @@ class Upkeep:
         options: Options,
         raised: Callable[[Alarm], None] = lambda alarm: None,
         waiting: Callable[[], int] = lambda: 0,
+        default: Any = None,
     ):
         self.log = log
+        self.default = default
         self.options = options
         self.raised = raised
         self.waiting = waiting
@@ -53,7 +55,7 @@ class Upkeep:
         self._tended = now
         options, log, alarms = self.options, self.log, []
         if options.horizon is not None:
-            log.write(lambda connection: log.close_open(connection, options.horizon, options.default), leading=True).result()
+            log.write(lambda connection: log.close_open(connection, options.horizon, self.default), leading=True).result()
         expired = log.write(lambda connection: log.expire_early(connection, options.early), leading=True).result()
         if expired:
             told = f"{expired} answers were given up: their predictions did not come within {options.early:g} s."
