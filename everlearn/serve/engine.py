@@ -208,7 +208,7 @@ class LocalEngine(Engine):
 
     def feedback(self, items: Sequence[Told]) -> "Future[list[Receipt]]":
         self.predicting.admit()
-        future = self.log.write(lambda connection: self.log.add_answers(connection, items, self.options.horizon))
+        future = self.log.tell(items, self.options.horizon)
         future.add_done_callback(self.predicting.leave)
         return future
 

@@ -9,7 +9,6 @@ shared by all who wait; while one group is committed the next one gathers. Reade
 """
 
 import contextlib
-import hashlib
 import json
 import queue
 import threading
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 
 from everlearn.core.errors import ServeError
 from everlearn.serve.database import Connection, Database, unavailable
+from everlearn.serve.ingest import add_answers, add_inputs, hashed, insert_answers
 from everlearn.serve.records import ANSWER, INPUT, Answer, Answered, Ask, Input, Moment, Receipt, Told
 from everlearn.serve.tables import FORMAT, tables
 
@@ -71,7 +71,22 @@ class Log:
         leading: only as the process that learns: refused (not_ready) where another took over, however late this one hears of it.
         """
         future: Future[T] = Future()
-        self._work.put((self._led(work) if leading and self.database.shared else work, future))
+        self._work.put((self._led(work) if leading and self.database.shared else work, future, ""))
+        return future
+
+    def ask(
+        self, asked: Sequence[tuple[Ask, dict[str, Any], int]], future: "Future[list[Answered]] | None" = None
+    ) -> "Future[list[Answered]]":
+        """Store the predictions of one request (asked, output, version), all or none; the future, which may be one that is running
+        already, fails with conflict."""
+        future = future or Future()
+        self._work.put((asked, future, INPUT))
+        return future
+
+    def tell(self, items: Sequence[Told], horizon: float | None = None) -> "Future[list[Receipt]]":
+        """Store the answers of one request, all or none; the future fails with conflict or horizon_passed."""
+        future: Future[list[Receipt]] = Future()
+        self._work.put(((items, horizon), future, ANSWER))
         return future
 
     def _led(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
@@ -101,24 +116,21 @@ class Log:
                     group.append(self._work.get_nowait())
                 except queue.Empty:
                     break
-            wanted = [item for item in group if item is not None and item[1].set_running_or_notify_cancel()]
+            wanted = [
+                item for item in group if item is not None and (item[1].running() or item[1].set_running_or_notify_cancel())
+            ]
             if wanted and not self._transact(wanted):
                 for item in wanted:
                     self._transact([item], alone=True)
             if group[-1] is None:
                 return
 
-    def _transact(self, group: list[tuple[Callable, Future]], alone: bool = False) -> bool:
+    def _transact(self, group: list[tuple[Any, Future, str]], alone: bool = False) -> bool:
         """Write a group; False where all of it was undone and nobody has been answered."""
-        results: list[Any] = []
         before = (self.last_seq, self.inputs, self.answers, self.duplicates)
         try:
             self.database.begin(self._writer)
-            for work, _ in group:
-                try:
-                    results.append(work(self._writer))
-                except ServeError as refusal:
-                    results.append(refusal)
+            results = self._written(self._writer, group)
             self.commit()
         except BaseException as error:
             with contextlib.suppress(*self.database.faults):
@@ -126,136 +138,56 @@ class Log:
             self.last_seq, self.inputs, self.answers, self.duplicates = before
             if not alone and len(group) > 1:
                 return False
-            fault = unavailable(error) if isinstance(error, self.database.faults) else getattr(error, "refusal", error)
-            for _, future in group:
+            fault = unavailable(error) if isinstance(error, self.database.faults) else error
+            for _, future, _ in group:
                 future.set_exception(fault)
             return True
-        for (_, future), result in zip(group, results, strict=True):
+        for (_, future, _), result in zip(group, results, strict=True):
             if isinstance(result, ServeError):
                 future.set_exception(result)
             else:
                 future.set_result(result)
         return True
 
+    def _written(self, connection: Connection, group: list[tuple[Any, Future, str]]) -> list[Any]:
+        """What each piece of a group gave: predictions first, then answers, then all else."""
+        now = self.clock()
+        results: dict[int, Any] = {}
+        by_kind = {kind: [item for item in group if item[2] == kind] for kind in (INPUT, ANSWER)}
+        if by_kind[INPUT]:
+            given, joined = add_inputs(connection, [item[0] for item in by_kind[INPUT]], now)
+            self._count_inputs(given, joined)
+            results |= {id(item): result for item, result in zip(by_kind[INPUT], given, strict=True)}
+        if by_kind[ANSWER]:
+            given = add_answers(connection, [item[0] for item in by_kind[ANSWER]], now)
+            self._count_answers(given)
+            results |= {id(item): result for item, result in zip(by_kind[ANSWER], given, strict=True)}
+        for item in group:
+            if not item[2]:
+                try:
+                    results[id(item)] = item[0](connection)
+                except ServeError as refusal:
+                    results[id(item)] = refusal
+        return [results[id(item)] for item in group]
+
+    def _count_inputs(self, given: list[list[Answered] | ServeError], joined: int) -> None:
+        rows = [row for result in given if not isinstance(result, ServeError) for row in result]
+        fresh = [row.seq for row in rows if not row.duplicate]
+        self.duplicates += len(rows) - len(fresh)
+        self.inputs += len(fresh)
+        self.answers += joined
+        self.last_seq = max([self.last_seq, *fresh]) + joined
+
+    def _count_answers(self, given: list[list[Receipt] | ServeError]) -> None:
+        rows = [row for result in given if not isinstance(result, ServeError) for row in result]
+        fresh = [row.seq for row in rows if not row.duplicate and row.seq is not None]
+        self.duplicates += sum(row.duplicate for row in rows)
+        self.answers += len(fresh)
+        self.last_seq = max([self.last_seq, *fresh])
+
     def commit(self) -> None:
         """Make the present group durable."""
         self._writer.execute("COMMIT")
-
-    def add_inputs(self, connection: Connection, asked: Sequence[tuple[Ask, dict[str, Any], int]]) -> list[Answered]:
-        """Store predictions (asked, output, version). Raises ServeError conflict, before anything is stored."""
-        now = self.clock()
-        answered: list[Answered] = []
-        for ask, output, version in asked:
-            digest = _hash(ask.x)
-            row = connection.execute(
-                "INSERT INTO event (kind, id, revision, hash, x, output, version, created) SELECT 'input', ?, 0, ?, ?, ?, ?, ?"
-                " WHERE NOT EXISTS (SELECT 1 FROM event WHERE id = ? AND kind = 'input' AND revision = 0) RETURNING seq",
-                (ask.id, digest, ask.x, json.dumps(output), version, now, ask.id),
-            ).fetchone()
-            if row is None:
-                answered.append(self._first_answer(connection, ask.id, digest, bool(answered)))
-                continue
-            self._stored(int(row[0]), INPUT)
-            answered.append(Answered(ask.id, output, version, int(row[0])))
-            self._join_early(connection, ask.id, now)
-        return answered
-
-    def _first_answer(self, connection: Connection, id: str, digest: bytes, partly: bool) -> Answered:
-        """What an id was answered when it was first asked. Where a part of the request is stored already, a conflict undoes it."""
-        row = connection.execute(
-            "SELECT hash, output, version, seq FROM event WHERE id = ? AND kind = 'input' AND revision = 0", (id,)
-        ).fetchone()
-        if bytes(row[0]) != digest:
-            refusal = ServeError("conflict", f"the id {id!r} was asked before with another x; nothing was stored.", 422)
-            raise _Undo(refusal) if partly else refusal
-        self.duplicates += 1
-        return Answered(id, json.loads(row[1]), int(row[2]), int(row[3]), duplicate=True)
-
-    def _join_early(self, connection: Connection, id: str, now: float) -> None:
-        """Answers that came before their prediction take their place in the order now."""
-        waiting = connection.execute("SELECT revision, hash, y FROM early WHERE id = ? ORDER BY revision", (id,)).fetchall()
-        for revision, digest, y in waiting:
-            self._insert_answer(connection, id, revision, bytes(digest), y, now, "early")
-        if waiting:
-            connection.execute("DELETE FROM early WHERE id = ?", (id,))
-
-    def add_answers(self, connection: Connection, items: Sequence[Told], horizon: float | None = None) -> list[Receipt]:
-        """Store answers, all or none. Raises ServeError: conflict, horizon_passed."""
-        now = self.clock()
-        seen: dict[tuple[str, int], bytes] = {}
-        plan: list[tuple[Told, bytes, str, Receipt | None]] = []
-        for item in items:
-            digest = _hash(json.dumps(item.y).encode())
-            key = (item.id, item.revision)
-            if seen.setdefault(key, digest) != digest:
-                raise _told_otherwise(item)
-            plan.append((item, digest, *self._standing(connection, item, digest, now, horizon)))
-        receipts: list[Receipt] = []
-        written: dict[tuple[str, int], Receipt] = {}
-        for item, digest, place, standing in plan:
-            key = (item.id, item.revision)
-            if key in written:
-                standing = Receipt(item.id, written[key].seq, duplicate=True)
-            if standing is not None:
-                self.duplicates += 1
-                receipts.append(standing)
-                continue
-            y = json.dumps(item.y)
-            if place == "early":
-                connection.execute(
-                    "INSERT INTO early (id, revision, hash, y, created) VALUES (?, ?, ?, ?, ?)", (*key, digest, y, now)
-                )
-                written[key] = Receipt(item.id, None)
-            else:
-                written[key] = Receipt(item.id, self._insert_answer(connection, *key, digest, y, now, ""))
-            receipts.append(written[key])
-        return receipts
-
-    def _standing(
-        self, connection: Connection, item: Told, digest: bytes, now: float, horizon: float | None
-    ) -> tuple[str, Receipt | None]:
-        """(where the answer belongs, what it was answered before if it is a duplicate)."""
-        told = connection.execute(
-            "SELECT hash, seq, source FROM event WHERE id = ? AND kind = 'answer' AND revision = ?", (item.id, item.revision)
-        ).fetchone()
-        if told is not None and told[2] == "default":
-            raise _too_late(item, horizon)
-        if told is not None:
-            if bytes(told[0]) != digest:
-                raise _told_otherwise(item)
-            return "event", Receipt(item.id, int(told[1]), duplicate=True)
-        asked = connection.execute(
-            "SELECT created FROM event WHERE id = ? AND kind = 'input' AND revision = 0", (item.id,)
-        ).fetchone()
-        if asked is not None:
-            if horizon is not None and now - asked[0] > horizon:
-                raise _too_late(item, horizon)
-            return "event", None
-        waits = connection.execute(
-            "SELECT hash FROM early WHERE id = ? AND revision = ?", (item.id, item.revision)
-        ).fetchone()
-        if waits is None:
-            return "early", None
-        if bytes(waits[0]) != digest:
-            raise _told_otherwise(item)
-        return "early", Receipt(item.id, None, duplicate=True)
-
-    def _insert_answer(
-        self, connection: Connection, id: str, revision: int, digest: bytes, y: str, now: float, source: str
-    ) -> int:
-        row = connection.execute(
-            "INSERT INTO event (kind, id, revision, hash, y, created, source) VALUES ('answer', ?, ?, ?, ?, ?, ?) RETURNING seq",
-            (id, revision, digest, y, now, source),
-        ).fetchone()
-        self._stored(int(row[0]), ANSWER)
-        return int(row[0])
-
-    def _stored(self, seq: int, kind: str) -> None:
-        self.last_seq = max(self.last_seq, seq)
-        if kind == INPUT:
-            self.inputs += 1
-        else:
-            self.answers += 1
 
     def close_open(self, connection: Connection, horizon: float, default: float | int | None) -> int:
         """Put the default in the place of answers that are no longer waited for, or count that none came. Returns rows closed."""
@@ -267,10 +199,11 @@ class Log:
             (done, now - horizon, CLOSE_ROWS),
         ).fetchall()
         missing = [row for row in rows if row[2] is None]
-        for _, id, _ in missing:
-            if default is not None:
-                y = json.dumps(default)
-                self._insert_answer(connection, id, 0, _hash(y.encode()), y, now, "default")
+        if missing and default is not None:
+            y = json.dumps(default)
+            numbers = insert_answers(connection, [(row[1], 0, hashed(y.encode()), y, now, "default") for row in missing])
+            self.answers += len(numbers)
+            self.last_seq = max(self.last_seq, *numbers.values())
         if rows:
             self.set(connection, "closed_seq", str(rows[-1][0]))
             name = "unanswered" if default is None else "defaulted"
@@ -440,30 +373,3 @@ class Log:
     def _count(self, kind: str, connection: Connection | None = None) -> int:
         sql = "SELECT count(*) FROM event WHERE kind = ?"
         return int((connection or self.reader()).execute(sql, (kind,)).fetchone()[0])
-
-
-class _Undo(Exception):
-    """A refusal after a part of the request was written: the group is undone, and the request refused when it is alone."""
-
-    def __init__(self, refusal: ServeError):
-        super().__init__(str(refusal))
-        self.refusal = refusal
-
-
-def _hash(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _told_otherwise(item: Told) -> ServeError:
-    return ServeError(
-        "conflict",
-        f"the id {item.id!r} was told another answer before; nothing was stored. Send a correction with a higher revision.",
-        422,
-    )
-
-
-def _too_late(item: Told, horizon: float | None) -> ServeError:
-    waited = "" if horizon is None else f" of {horizon:g} s"
-    return ServeError(
-        "horizon_passed", f"the id {item.id!r} was answered after its horizon{waited}; nothing was stored.", 410
-    )

@@ -133,12 +133,14 @@ class Predicting:
         for asks, future in group:
             asked = [(ask, output, version) for ask, output in zip(asks, outputs[place : place + len(asks)], strict=True)]
             place += len(asks)
-            self._write(asked).add_done_callback(lambda done, future=future: _pass_on(done, future))
+            self._write(asked, future)
 
-    def _write(self, asked: Sequence[tuple[Ask, dict[str, Any], int]]) -> "Future[list[Answered]]":
+    def _write(
+        self, asked: Sequence[tuple[Ask, dict[str, Any], int]], future: "Future[list[Answered]] | None" = None
+    ) -> "Future[list[Answered]]":
         shares = (output.get("propensity") for _, output, _ in asked)
         self.propensities.extend(share for share in shares if share is not None)
-        return self.log.write(lambda connection: self.log.add_inputs(connection, asked))
+        return self.log.ask(asked, future)
 
     def record(self, asked: Sequence[tuple[Ask, dict[str, Any], int]]) -> "Future[list[Answered]]":
         """Log rows that were answered elsewhere (asked, output, version), once more where an id is known. Raises as `admit` does."""
@@ -155,14 +157,6 @@ class Predicting:
         weights = [1.0 / value for value in recent]
         effective = sum(weights) ** 2 / sum(weight * weight for weight in weights) / len(weights)
         return {"least": min(recent), "effective": effective}
-
-
-def _pass_on(done: Future, future: Future) -> None:
-    error = done.exception()
-    if error is None:
-        future.set_result(done.result())
-    else:
-        future.set_exception(error)
 
 
 def outputs_of(predictor: Served, spec: InputSpec, asks: Sequence[Ask]) -> list[dict[str, Any]]:

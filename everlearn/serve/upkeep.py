@@ -13,6 +13,7 @@ from everlearn.serve.records import ANSWER, Alarm, Moment
 
 MOST_EVENTS = 1024  # events in one step
 TEND = 1.0  # seconds between rounds
+SWEEP = 600.0  # seconds between looks for rows that are too old
 RECENT = 500  # predictions looked at for missing answers
 
 
@@ -34,6 +35,7 @@ class Upkeep:
         self.waiting = waiting
         self.lag: dict[str, Any] = {"events": 0, "answers": 0, "seconds": 0.0}
         self._tended = 0.0
+        self._swept = -SWEEP
         self._drawn = 0.0
 
     def measure_lag(self, rows: Sequence[tuple[int, str, float]], applied_seq: int) -> None:
@@ -60,7 +62,8 @@ class Upkeep:
         if expired:
             told = f"{expired} answers were given up: their predictions did not come within {options.early:g} s."
             alarms.append(Alarm("label_loss", float(expired), 0.0, told))
-        if options.keep_days is not None:
+        if options.keep_days is not None and now - self._swept > SWEEP:
+            self._swept = now
             oldest = log.clock() - options.keep_days * 86_400
             log.write(lambda connection: log.forget_before(connection, oldest, fold.applied_seq), leading=True).result()
         self.measure_lag(log.pending(fold.applied_seq, MOST_EVENTS), fold.applied_seq)
