@@ -3,8 +3,8 @@
     lead?  no   ->  look which version serves, load it from the shared folder, swap
            yes  ->  a `Learning` of its own, until the lead is lost
 
-A process that learns and dies lets the lead go; another takes it, and stands where the log ends. Commands go through the table
-`command` to the process that learns, which marks each before it begins, so none is carried out twice.
+A process that learns and dies lets the lead go; another takes it, and stands where the log ends. What an operator asks goes through
+the log to the process that learns (see commands.py).
 """
 
 import json
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everlearn.core.errors import EverlearnError, ServeError, StateError
-from everlearn.serve.database import Connection
+from everlearn.serve.commands import Commands
 from everlearn.serve.fold import Predictors, Served, ServedFold
 from everlearn.serve.history import History
 from everlearn.serve.learning import Learning
@@ -25,12 +25,8 @@ from everlearn.serve.options import Options
 from everlearn.serve.records import Branch
 from everlearn.serve.upkeep import MOST_EVENTS, Upkeep
 
-COMMANDS = ("rollback", "release", "pause", "erase")
 POLL = 0.1  # seconds between looks at who leads and what serves
 TOLD = 0.25  # seconds between two notes of what is learned, for those who follow
-PATIENCE = 30.0  # seconds for which a command waits to be taken up
-KEPT = 86_400.0  # seconds after which the commands of those who went are removed
-BEGUN = json.dumps({"begun": True})
 UNKNOWN_GUARD = {"rows": 0, "candidate": None, "service": None, "parent": None}
 LOGGER = logging.getLogger(__name__)
 
@@ -80,6 +76,7 @@ class Following:
         self.predictors = predictors
         self.swap = swap
         self.upkeep = upkeep
+        self.commands = Commands(log)
         self._learning: Learning | None = None  # while this process leads
         self._state = "recovering"
         self._fault: str | None = None
@@ -108,8 +105,10 @@ class Following:
 
     def ask(self, command: str, body: dict[str, Any]) -> dict[str, Any]:
         """Run a command (rollback, release, pause, erase) where the log is learned, and give what it gave."""
+        if self._stopping.is_set():
+            raise ServeError("not_ready", "the server is stopping; try again in a moment.", 503, retry_after=1.0)
         learning = self._learning
-        return self._send(command, body) if learning is None else learning.ask(command, body)
+        return self.commands.send(command, body, self._stopping.is_set) if learning is None else learning.ask(command, body)
 
     @property
     def leads(self) -> bool:
@@ -202,7 +201,7 @@ class Following:
         """Learn, until the lead is lost or this process stops."""
         self.log.take_lead()
         self.history.snapshots.tidy()
-        self.log.write(self._settle_commands, leading=True).result()
+        self.commands.settle()
         learning = Learning(
             self.log,
             self.history,
@@ -231,10 +230,7 @@ class Following:
             if not self.log.database.holds():
                 raise ServeError("not_ready", "another process learns now; try again in a moment.", 503, retry_after=1.0)
             self._held_at = now
-        for number, command, body in self.log.rows(
-            "SELECT number, kind, body FROM command WHERE result IS NULL ORDER BY number"
-        ):
-            self._carry_out(learning, int(number), command, body)
+        self.commands.carry_out(lambda kind, body: getattr(learning, kind)(**body))
         if now - self._told_at >= TOLD:
             self._told_at = now
             self._tell(learning)
@@ -256,85 +252,3 @@ class Following:
         if told != self._told:
             self.log.write(lambda connection: self.log.set(connection, "figures", told), leading=True).result()
             self._told = told
-
-    # ---- commands --------------------------------------------------------------------------------------------------------
-
-    def _carry_out(self, learning: Learning, number: int, command: str, body: str) -> None:
-        if not self.log.write(lambda connection: _begin(connection, number), leading=True).result():
-            return
-        try:
-            if command not in COMMANDS:
-                raise StateError(f"there is no command {command!r}; commands: {', '.join(COMMANDS)}.")
-            result = {"value": getattr(learning, command)(**json.loads(body))}
-        except Exception as error:
-            result = {"error": _told_of(error)}
-        told = json.dumps(result)
-        self.log.write(lambda connection: _end(connection, number, told), leading=True).result()
-
-    def _settle_commands(self, connection: Connection) -> None:
-        """What the process that led before had begun is not begun again."""
-        fault = ServeError(
-            "not_ready",
-            "the process that learned ended while it carried this out. Look at the decisions before you ask again.",
-            503,
-        )
-        connection.execute("UPDATE command SET result = ? WHERE result = ?", (json.dumps({"error": _told_of(fault)}), BEGUN))
-        connection.execute("DELETE FROM command WHERE created < ?", (self.log.clock() - KEPT,))
-
-    def _send(self, command: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Have the process that learns carry out a command."""
-        if self._stopping.is_set():
-            raise ServeError("not_ready", "the server is stopping; try again in a moment.", 503, retry_after=1.0)
-        row = (command, json.dumps(body), self.log.clock())
-        number = self.log.write(
-            lambda connection: connection.execute(
-                "INSERT INTO command (kind, body, created) VALUES (?, ?, ?) RETURNING number", row
-            ).fetchone()[0]
-        ).result()
-        end = time.monotonic() + PATIENCE
-        while True:
-            told = self.log.rows("SELECT result FROM command WHERE number = ?", (number,))[0][0]
-            if told is not None and told != BEGUN:
-                break
-            if told is None and (time.monotonic() > end or self._stopping.is_set()):
-                fault = ServeError(
-                    "not_ready",
-                    "no process took this up, and nothing was done; try again in a moment.",
-                    503,
-                    retry_after=1.0,
-                )
-                taken_back = json.dumps({"error": _told_of(fault)})
-                self.log.write(lambda connection, mark=taken_back: _begin(connection, number, mark)).result()
-                continue
-            time.sleep(POLL / 5)
-        self.log.write(lambda connection: connection.execute("DELETE FROM command WHERE number = ?", (number,))).result()
-        result = json.loads(told)
-        if "error" in result:
-            raise _error_of(result["error"])
-        return result["value"]
-
-
-def _begin(connection: Connection, number: int, mark: str = BEGUN) -> bool:
-    """Mark a command that nobody took up; False where somebody did."""
-    return (
-        connection.execute("UPDATE command SET result = ? WHERE number = ? AND result IS NULL", (mark, number)).rowcount == 1
-    )
-
-
-def _end(connection: Connection, number: int, told: str) -> None:
-    connection.execute("UPDATE command SET result = ? WHERE number = ?", (told, number))
-
-
-def _told_of(error: Exception) -> dict[str, Any]:
-    """An error as JSON."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ServeError):
-        return {"code": error.code, "detail": said, "status": error.status, "retry_after": error.retry_after}
-    return {"code": None, "detail": said if isinstance(error, EverlearnError) else f"{type(error).__name__}: {said}"}
-
-
-def _error_of(told: dict[str, Any]) -> EverlearnError:
-    """The error that was told."""
-    if told["code"] is None:
-        return StateError(told["detail"])
-    return ServeError(told["code"], told["detail"], told["status"], retry_after=told["retry_after"])
