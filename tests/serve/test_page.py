@@ -13,6 +13,7 @@ import pytest
 from everlearn.serve.page.routes import FIRST, SCRIPTS
 
 testclient = pytest.importorskip("starlette.testclient", reason="the extra 'serve' is missing")
+FAKE = str(Path(__file__).with_name("fake_engine.py"))
 states = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("page_states.py"))))
 
 
@@ -218,3 +219,21 @@ def test_compressed_files_are_the_files():
         plain, small = asyncio.run(Files().read(name))
         assert gzip.decompress(small) == plain
         assert len(small) < len(plain)
+
+
+def test_behind_the_gate_the_page_needs_no_token_and_keeps_its_policy(tmp_path):
+    pytest.importorskip("fastapi", reason="the extra 'serve' is missing")
+    from everlearn.serve.app import create_app
+    from everlearn.serve.auth import Tokens, add_token
+    from everlearn.serve.page import page_routes
+
+    add_token(tmp_path / "tokens.json", "reader", ["read"])
+    tokens, engine = Tokens(tmp_path / "tokens.json"), SimpleNamespace(**runpy.run_path(FAKE)).FakeEngine()
+    served = testclient.TestClient(create_app(engine, tokens=tokens, page=page_routes(engine, tokens)))
+    answer = served.get("/")
+    assert answer.status_code == 200
+    assert "script-src 'self';" in answer.headers["content-security-policy"]
+    assert "replay(capacity=200)" not in answer.text
+    for name in files(answer.text):
+        assert "immutable" in served.get(f"/{name}").headers["cache-control"]
+    assert served.get("/v1/status").status_code == 401
