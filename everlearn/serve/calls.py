@@ -174,7 +174,7 @@ class Calls:
 
     def erase(self, id: str, relearn: bool, reason: str) -> Plan[dict[str, Any]]:
         """What is stored under an id removed."""
-        path = f"/v1/predictions/{quote(check_id(id), safe='').replace('.', '%2E')}"
+        path = f"/v1/predictions/{quote(check_id(id), safe='')}"
         query = (("relearn", str(bool(relearn)).lower()), ("reason", reason))
         return (yield from self._ask(Request("DELETE", path, query=query, repeatable=False), partial(_of, dict)))
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from everlearn.core.errors import ServeError, check_count, check_range
 
 T = TypeVar("T")
-GATEWAY = (502, 504)  # what proxies say while a server is away
+PASSING = (408, 502, 504)  # the request came too slowly, or a proxy found no server behind it
 QUOTED = 200  # characters of a foreign answer that are quoted
 
 
@@ -152,7 +152,7 @@ def worth_repeating(request: Request, reply: Reply, error: ServeError) -> bool:
         return request.repeatable or described
     if reply.status == 409:
         return error.code == "in_progress"
-    return request.repeatable and (reply.status in GATEWAY or 200 <= reply.status < 300)
+    return request.repeatable and (reply.status in PASSING or 200 <= reply.status < 300)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -15,6 +15,7 @@ from everlearn.core.errors import ServeError
 from everlearn.serve.ids import LONGEST_ID
 
 LARGE = 256  # numbers in a row from which bytes are worth it
+LAST = 2**31 - 1  # the highest revision
 PART = 1000  # items that a server takes at once
 PART_BYTES = 1_000_000  # of one request; servers take 1 MiB by default
 
@@ -77,8 +78,8 @@ def plain(value: Any) -> Any:
 
 def check_id(id: Any) -> str:
     """An id as servers take it. Raises ServeError."""
-    if not isinstance(id, str) or not 1 <= len(id) <= LONGEST_ID or not id.isprintable():
-        raise invalid(f"id must be text of 1 to {LONGEST_ID} printable characters, got {_short(id)}.")
+    if not isinstance(id, str) or not 1 <= len(id) <= LONGEST_ID or not id.isprintable() or id in (".", ".."):
+        raise invalid(f"id must be text of 1 to {LONGEST_ID} printable characters, and no dots alone, got {_short(id)}.")
     return id
 
 
@@ -93,8 +94,8 @@ def told(item: Mapping[str, Any]) -> dict[str, Any]:
     if len(given) != 1:
         raise invalid(f"feedback needs y or reward, and got {' and '.join(given) or 'neither'}.")
     revision = plain(item.get("revision", 0))
-    if not isinstance(revision, int) or isinstance(revision, bool) or not 0 <= revision < 1 << 63:
-        raise invalid(f"revision must be an int >= 0, got {_short(revision)}.")
+    if not isinstance(revision, int) or isinstance(revision, bool) or not 0 <= revision <= LAST:
+        raise invalid(f"revision must be an int in 0..{LAST}, got {_short(revision)}.")
     return {"id": check_id(item.get("id")), given[0]: plain(item[given[0]]), "revision": revision}
 
 

@@ -166,13 +166,22 @@ def test_processes_share_one_file_and_may_make_it_together(tmp_path):
 
 def test_an_outbox_goes_on_in_forked_processes(outbox, path):
     outbox.put([item("parent")])
+    heard, say = os.pipe()
+    answered, answer = os.pipe()
     with outbox.turn():
         child = os.fork()
         if child == 0:
             outbox.put([item("child")])
-            with outbox.turn() as mine:
-                os._exit(1 if mine else 0)
-        assert os.waitpid(child, 0)[1] == 0
+            with outbox.turn() as before:
+                os.write(answer, b"1")
+            os.read(heard, 1)
+            with outbox.turn() as after:
+                os._exit(0 if after and not before else 1)
+        os.read(answered, 1)
+    os.write(say, b"1")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (heard, say, answered, answer):
+        os.close(end)
     child = os.fork()
     if child == 0:
         with outbox.turn() as mine:

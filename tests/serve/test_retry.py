@@ -58,6 +58,7 @@ REPEATED = [
     refusal(429, "overloaded"),
     refusal(503, "not_ready"),
     refusal(409, "in_progress"),
+    refusal(408, "request_timeout"),
     Reply(502, {}, b"<html>bad gateway</html>"),
     Reply(200, {}, b"<html>welcome</html>"),
     Reply(200, {}, b'{"half":'),

@@ -141,7 +141,7 @@ def test_feedback_is_checked_before_it_is_sent_or_kept():
         ({"id": "a", "y": 1, "revisoin": 2}, "no field 'revisoin'"),
         ({"id": "a", "y": 1, "revision": -1}, "revision"),
         ({"id": "a", "y": 1, "revision": True}, "revision"),
-        ({"id": "a", "y": 1, "revision": 1 << 63}, "revision"),
+        ({"id": "a", "y": 1, "revision": 1 << 31}, "revision"),
         ({"y": 1}, "id must be text"),
         ({"id": 5, "y": 1}, "id must be text"),
         (["a", 1], "must be a dict"),
@@ -150,7 +150,7 @@ def test_feedback_is_checked_before_it_is_sent_or_kept():
             told(item)
 
 
-@pytest.mark.parametrize("id", ["", "a" * 201, "line\nbreak", "half \ud800", None, 7])
+@pytest.mark.parametrize("id", ["", ".", "..", "a" * 201, "line\nbreak", "half \ud800", None, 7])
 def test_ids_that_no_server_takes_are_refused(id):
     with pytest.raises(ServeError, match="id must be text of 1 to 200"):
         check_id(id)
