@@ -12,7 +12,7 @@ Engines answer the first two by futures; whatever else they do may read the log,
 import asyncio
 import pathlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -27,6 +27,7 @@ from starlette.routing import BaseRoute, Route
 from everlearn.core.errors import ServeError
 from everlearn.serve import bodies, forms, problems
 from everlearn.serve.auth import Tokens
+from everlearn.serve.crossing import Crossing
 from everlearn.serve.engine import Engine
 from everlearn.serve.gate import Addresses, Gate, Trace
 from everlearn.serve.ids import LONGEST_ID
@@ -97,6 +98,7 @@ class Face:
         self.spec = engine.spec
         self.figures = figures
         self.buckets = buckets
+        self.crossing = Crossing()
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
 
     # ---- what clients call -----------------------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ class Face:
         value, trace = await bodies.read(request.receive, request.headers.get("content-type")), _trace(request)
         asks = bodies.asks(value, self.spec)
         trace.draw(self.buckets, len(asks))
-        answered = await _done(self.engine.predict(asks))
+        answered = await self.crossing.over(self.engine.predict(asks))
         trace.seen = {"id": answered[0].id, "version": answered[0].version, "seq": answered[0].seq}
         rows = [{"id": item.id, "output": item.output, "version": item.version} for item in answered]
         if type(value) is dict:
@@ -125,7 +127,7 @@ class Face:
         value, trace = await bodies.read(request.receive, request.headers.get("content-type")), _trace(request)
         items = bodies.told(value, self.spec)
         trace.draw(self.buckets, len(items))
-        receipts = await _done(self.engine.feedback(items))
+        receipts = await self.crossing.over(self.engine.feedback(items))
         trace.seen = {"id": receipts[0].id, "seq": receipts[0].seq}
         rows = [{"accepted": True, "duplicate": item.duplicate, "joined": item.joined, "seq": item.seq} for item in receipts]
         if type(value) is dict:
@@ -226,10 +228,6 @@ class Face:
     async def _away(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """What work returns, done by a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, partial(work, *arguments, **named))
-
-
-async def _done(future: "Future[T]") -> T:
-    return future.result() if future.done() else await asyncio.wrap_future(future)
 
 
 async def _form(request: Request, model: type[bodies.Form]) -> bodies.Form:

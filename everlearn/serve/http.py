@@ -24,6 +24,7 @@ from everlearn.serve.auth import is_local, refuse_open_bind
 
 KEEP_ALIVE = 75  # seconds for which an idle connection stays; clients give theirs up sooner
 GRACE = 10.0  # seconds in which what was begun is finished
+SWITCH = 0.0005  # seconds after which a thread that computes gives way; at Python's 0.005 an answer waits for one several times over
 LOGGERS = ("everlearn.serve", "uvicorn")
 
 
@@ -107,6 +108,7 @@ def serve(
         plain = "" if certificate or is_local(host) else "; without TLS, tokens can be read on the way"
         gc.collect()
         gc.freeze()  # what was imported is not looked through again, which would hold up answers for a tenth of a second
+        sys.setswitchinterval(SWITCH)
         announce(f"Serving at {server.address} ({needs}{plain}). Stop with Ctrl-C.")
         server.run()
 
