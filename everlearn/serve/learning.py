@@ -4,6 +4,7 @@
 
 Before a range is folded its row is durable, so a server that was killed folds the same ranges again. What cannot be learned from is
 set aside: the learner goes on from its newest version without that range, an alarm says so, and nobody's prediction waits for it.
+While the log cannot be written (a full disk, say) nothing is lost: learning stands where the log ends once it can.
 """
 
 import logging
@@ -11,21 +12,24 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from everlearn.core.errors import EverlearnError, ServeError, StateError
 from everlearn.serve.database import Connection
 from everlearn.serve.fold import Predictors, Served, ServedFold
-from everlearn.serve.history import History
+from everlearn.serve.history import History, Unlearnable
+from everlearn.serve.line import Line
 from everlearn.serve.log import Log
 from everlearn.serve.options import Options
-from everlearn.serve.records import ANSWER, After, Alarm, Branch, Decision, Moment, State, Version
+from everlearn.serve.records import ANSWER, After, Alarm, Branch, Decision, Moment, State
 from everlearn.serve.upkeep import MOST_EVENTS, Upkeep
 
 IDLE_WAIT = 5.0  # seconds after which inputs without answers are folded, where `wait` is shorter
 LOGGER = logging.getLogger(__name__)
 NAP = 0.05  # seconds between looks for work
+RETRY = 0.5  # seconds until learning looks again whether the log can be written
 FAULTS = 3  # steps in a row that cannot be learned from before learning stops
 
 
@@ -49,21 +53,29 @@ class Learning:
         self.log = log
         self.history = history
         self.options = options
-        self.predictors = predictors
-        self.swap = swap
         self.upkeep = upkeep
         self.between = between
+        self.line = Line(log, history, options, predictors, swap)
         self.state = "recovering"
         self.fault: str | None = None
-        self.fold: ServedFold | None = None
-        self.branch: Branch | None = None
         self.faults = 0  # in a row
         self.ended = False
         self.seen: int | None = None  # the newest number when the last look found nothing to fold yet
+        self._broken: Exception | None = None  # what went wrong with the fold while a command was carried out
         self._commands: deque[tuple[str, dict[str, Any], Future]] = deque()
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._begin, name="learning", daemon=True)
+
+    @property
+    def fold(self) -> ServedFold | None:
+        """The learner and all that goes with it; None before it has recovered."""
+        return self.line.fold
+
+    @property
+    def branch(self) -> Branch | None:
+        """The line of steps that is learned."""
+        return self.line.branch
 
     def start(self) -> None:
         """Recover, then learn."""
@@ -94,21 +106,25 @@ class Learning:
         future: Future[dict[str, Any]] = Future()
         self._commands.append((command, body, future))
         self._wake.set()
-        if not self._thread.is_alive():
-            self._obey()
-        return future.result()
+        while True:
+            if not self._thread.is_alive():
+                self._obey()
+            with suppress(TimeoutError):
+                return future.result(timeout=1.0)
 
     # ---- the loop --------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         try:
-            self._run()
+            while not self._life() and not self._stopping:
+                pass
         except Exception as error:
             if not self._gives_way(error):
                 raise
         self._obey()
 
-    def _run(self) -> None:
+    def _life(self) -> bool:
+        """From recovery on, until it stops (True) or has to recover again."""
         try:
             self.recover()
             while not self._stopping:
@@ -116,18 +132,24 @@ class Learning:
                 self.between()
                 self._tend()
                 seen = self.log.last_row()
-                moment = self._next() if self.state == "running" else None
+                moment = self._due() if self.state == "running" else None
                 self.seen = seen if moment is None else None
                 if moment is not None:
                     self._learn(moment)
                 elif not self._commands:
                     self._wake.wait(NAP)
                     self._wake.clear()
-            self._keep_last()
+            if not self.line.kept:  # so that the next start has less to fold
+                self.line.keep(State.CANDIDATE, "the server stopped")
+            return True
         except Exception as error:
-            if not self._gives_way(error):
-                self._fail(error)
-                self._serve_commands_only()
+            if self._gives_way(error):
+                return True
+            if isinstance(error, self.log.database.faults) or getattr(error, "code", "") == "log_unavailable":
+                self._wait_for_log(error)
+                return False
+            self._fail(error)
+            return self._serve_commands_only()
 
     def _gives_way(self, error: Exception) -> bool:
         """Whether to end, so that whoever reaches the log learns from where it stands."""
@@ -136,22 +158,32 @@ class Learning:
         self.ended = database.shared and (lost or isinstance(error, database.faults))
         return self.ended
 
+    def _wait_for_log(self, error: Exception) -> None:
+        """Predictions and commands go on; the fold is made again from the log, since what it decided last was not written."""
+        self.state, self.fault = "recovering", f"learning waits: {_told(error)}"
+        LOGGER.warning("%s", self.fault)
+        self._wake.clear()
+        self._obey()
+        self._wake.wait(RETRY)
+
     def _fail(self, error: Exception) -> None:
         LOGGER.error("learning stopped", exc_info=error)
-        self.state, self.fault = "failed", f"learning stopped: {' '.join(str(error).split()) or type(error).__name__}"
-        self.upkeep.tell(Alarm("fault", 1.0, 0.0, self.fault, self.log.last_seq, self.log.clock()))
+        self.state, self.fault = "failed", f"learning stopped: {_told(error)}"
+        with suppress(ServeError):
+            self.upkeep.tell(Alarm("fault", 1.0, 0.0, self.fault, self.log.last_seq, self.log.clock()))
 
-    def _serve_commands_only(self) -> None:
-        """After a fault that nothing here can mend, a rollback still can."""
+    def _serve_commands_only(self) -> bool:
+        """After a fault that nothing here can mend, a rollback still can; gives False then."""
         while not self._stopping:
-            self._obey()
-            self.between()
-            self._wake.wait(NAP)
             self._wake.clear()
-            if self.state == "running":
-                self.fault, self.faults = None, 0
-                return self._run()
-        return None
+            with suppress(ServeError):
+                self._obey()
+            self.between()
+            if self.state != "failed":
+                self.faults = 0
+                return False
+            self._wake.wait(NAP)
+        return True
 
     def _obey(self) -> None:
         while self._commands:
@@ -159,40 +191,43 @@ class Learning:
             try:
                 if self.ended:
                     raise ServeError("not_ready", "another process learns now; try again in a moment.", 503, retry_after=1.0)
-                future.set_result(getattr(self, command)(**body))
+                result = getattr(self, command)(**body)
             except Exception as error:
                 future.set_exception(error)
+            else:
+                future.set_result(result)
+        if self._broken is not None:
+            error, self._broken = self._broken, None
+            raise error
 
     def recover(self) -> None:
         """Stand where the log ends: the newest whole snapshot, and the logged steps after it."""
         self.state = "recovering"
-        self.branch, _ = self.history.branch()
-        self._show_active()
-        fold = self.history.standing_at(self.branch, None)
-        self._stand(fold)
-        self.state = "paused" if self.log.setting("paused") else "running"
-        if fold.number:
+        again: list[tuple[Moment, Alarm]] = []
+        self.line.look()
+        try:
+            self.line.stand(lambda moment, alarms: again.extend((moment, alarm) for alarm in alarms))
+        except Unlearnable as fault:
+            self._set_aside(fault)
+        self.line.tidy()
+        self.state, self.fault = "paused" if self.log.setting("paused") else "running", None
+        for moment, alarm in again:
+            self._alarm(replace(alarm, seq=moment.last))
+        if self.fold.number:
             self._decide()
-
-    def _show_active(self) -> None:
-        """Answer predictions again before the steps are folded, where the version in service can be read."""
-        active = self.history.active()
-        if active is None:
-            raise StateError("the log names no version in service.")
-        self.swap(active.version, self.predictors.of(self.history.learner_state(active.version)))
-
-    def _stand(self, fold: ServedFold) -> None:
-        self.fold = fold
-        active = self.history.active()
-        if active is not None and active.version != fold.service:  # the row was written, and the fold had not heard of it
-            predictor = self.predictors.of(self.history.learner_state(active.version))
-            fold.put_into_service(active.version, predictor, parent=None, before=None)
-        self.swap(fold.service, fold.guard.service)
 
     # ---- steps -----------------------------------------------------------------------------------------------------------
 
+    def _due(self) -> Moment | None:
+        """The next step of what is released, else of what came; its row is durable. None where it is not yet time for one."""
+        for low, high in self.line.releasing():
+            if self.fold.applied_seq >= high:
+                return self.line.step(*self.line.piece(low, high), "released")
+            passed = self._next()  # first the range, still a hole in the order of numbers, is passed
+            return self.line.step(self.fold.applied_seq + 1, high, "full") if passed is None else passed
+        return self._next()
+
     def _next(self) -> Moment | None:
-        """The next step, its row durable; None where it is not yet time for one."""
         fold, branch, options = self.fold, self.branch, self.options
         rows = self.log.pending(fold.applied_seq, MOST_EVENTS)
         self.upkeep.measure_lag(rows, fold.applied_seq)
@@ -206,38 +241,23 @@ class Learning:
                 learned += 1
                 oldest = created if oldest is None else min(oldest, created)
                 if learned == options.batch:
-                    return self._step(rows[0][0], seq, "full")
+                    return self.line.step(rows[0][0], seq, "full")
         if len(rows) == MOST_EVENTS:
-            return self._step(rows[0][0], rows[-1][0], "full")
+            return self.line.step(rows[0][0], rows[-1][0], "full")
         if options.wait is None:
             return None
         now = self.log.clock()
         if oldest is not None and now - oldest >= options.wait:
-            return self._step(rows[0][0], rows[-1][0], "time")
+            return self.line.step(rows[0][0], rows[-1][0], "time")
         if now - rows[0][2] >= max(IDLE_WAIT, options.wait):
-            return self._step(rows[0][0], rows[-1][0], "idle")
+            return self.line.step(rows[0][0], rows[-1][0], "idle")
         return None
-
-    def _step(self, first: int, last: int, reason: str) -> Moment:
-        number = self.fold.number + 1
-        branch = self.branch
-
-        def write(connection: Connection) -> None:
-            connection.execute(
-                "INSERT INTO step (branch, number, first, last, reason, created) VALUES (?, ?, ?, ?, ?, ?)",
-                (branch.branch, number, first, last, reason, self.log.clock()),
-            )
-
-        self.log.write(write, leading=True).result()
-        return self.log.moment(branch.branch, number, first, last, () if reason == "released" else branch.holes)
 
     def _learn(self, moment: Moment) -> None:
         try:
-            alarms = self.fold.apply(moment)
-        except Exception as error:
-            if isinstance(error, (StateError, ServeError, MemoryError)):
-                raise
-            self._set_aside(moment, error)
+            alarms = self.history.apply(self.fold, moment)
+        except Unlearnable as fault:
+            self._set_aside(fault)
             return
         self.faults = 0
         for alarm in alarms:
@@ -245,18 +265,18 @@ class Learning:
         self.upkeep.draw(self.fold, moment)
         self._decide()
 
-    def _set_aside(self, moment: Moment, error: Exception) -> None:
+    def _set_aside(self, fault: Unlearnable) -> None:
         """Go on from the newest version without a step that cannot be learned from."""
         self.faults += 1
-        told = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, EverlearnError):
-            told = f"{type(error).__name__}: {told}"
+        moment, told = fault.moment, _told(fault.error)
+        if not isinstance(fault.error, EverlearnError):
+            told = f"{type(fault.error).__name__}: {told}"
         reason = f"step {moment.number} cannot be learned from ({told}); numbers {moment.first}..{moment.last} are set aside"
         kept = self.history.kept_at(self.branch.branch)
         base = max((n for n in kept if n < moment.number and kept[n][0].state != State.PRUNED), default=None)
         start = self.history.version(self.branch.version) if base is None else kept[base][0]
         self._alarm(Alarm("fault", float(self.faults), 1.0, reason, moment.last, self.log.clock()))
-        self._begin_branch(start, ((moment.first, moment.last),), "set_aside", reason, "", keep_service=True)
+        self.line.begin_branch(start, ("set_aside", reason, ""), aside=[(moment.first, moment.last)], keep_service=True)
         if self.faults >= FAULTS:
             raise StateError(f"{self.faults} steps in a row cannot be learned from; the last: {reason}.")
 
@@ -269,56 +289,19 @@ class Learning:
             if parent is not None and parent.state != State.PRUNED:
                 self.rollback(parent.version, self.options.after, regret, "guard", action="automatic_rollback")
                 return
-        if fold.number % self.options.every == 0 and fold.number not in self.history.kept_at(fold.branch):
-            self._offer()
+        if fold.number % self.options.every == 0 and not self.line.kept:
+            self.line.offer()
 
-    def _offer(self) -> None:
-        """Keep the learner as it stands as a version, and let the guard say whether it may serve."""
-        fold = self.fold
-        verdict = fold.guard.verdict()
-        state = State.ACTIVE if verdict.promote else State.REFUSED
-        version = self._keep(state, verdict.reason, verdict)
-        if verdict.promote:
-            self.history.settle(fold, version, True)
-            self.swap(fold.service, fold.guard.service)
-        self._prune()
+    def _alarm(self, alarm: Alarm) -> None:
+        """Raise an alarm, and stop learning where it is one that does."""
+        watch = None if self.fold is None else self.fold.watch
+        freezing = watch is not None and alarm.kind in watch.alarms.freeze
+        if self.upkeep.tell(alarm) and freezing and self.state == "running":
+            self.pause(True, alarm.message, "alarms", action="freeze")
 
-    def _keep(self, state: State, reason: str, verdict: Any = None) -> Version:
-        fold, log = self.fold, self.log
-        number = self.history.next_version()
-        size = self.history.snapshots.save(number, fold.state_dict())
-        scores = (None, None, 0) if verdict is None else (verdict.score, verdict.service_score, verdict.rows)
-        stand = (fold.service, fold.branch, fold.number, fold.applied_seq, fold.sha256())
-        version = Version(number, *stand, state, log.clock(), *scores, size, reason)
-        promoted = state == State.ACTIVE
-
-        def write(connection: Connection) -> None:
-            self.history.add_version(connection, version, promoted)
-            if verdict is not None:
-                action = "promote" if promoted else "refuse"
-                self._note(connection, Decision(action, reason, "guard", fold.service, number, fold.applied_seq))
-
-        log.write(write, leading=True).result()
-        return version
-
-    def _keep_last(self) -> None:
-        """At the end keep what was learned since the last version, so that the next start has less to fold."""
-        fold = self.fold
-        if self.state in ("running", "paused") and fold.number and fold.number not in self.history.kept_at(fold.branch):
-            self._keep(State.CANDIDATE, "the server stopped")
-
-    def _prune(self) -> None:
-        """Remove the snapshots of old versions that nothing needs."""
-        versions = self.history.versions()
-        needed = {0, self.fold.service, self.fold.parent, self.branch.version, *(v.version for v in versions[-2:])}
-        standing = [v for v in versions if v.state != State.PRUNED and v.version not in needed]
-        for version in standing[: max(0, len(standing) - self.options.keep)]:
-            self._mark_pruned(version.version)
-            self.history.snapshots.remove(version.version)
-
-    def _mark_pruned(self, version: int) -> None:
-        sql = "UPDATE version SET state = ? WHERE version = ?"
-        self.log.write(lambda connection: connection.execute(sql, (State.PRUNED, version)), leading=True).result()
+    def _tend(self) -> None:
+        for alarm in self.upkeep.tend(self.fold, self.line.kept_seq):
+            self._alarm(alarm)
 
     # ---- commands --------------------------------------------------------------------------------------------------------
 
@@ -333,165 +316,95 @@ class Learning:
         action: str = "rollback",
     ) -> dict[str, Any]:
         """Serve a version again and learn on from it. Refuses: unknown_version, version_pruned."""
+        if self.branch is None:
+            raise self._not_ready()
         found = self.history.version(version)
         if found is None:
             raise ServeError("unknown_version", f"there is no version {version}.", 404)
         if found.state == State.PRUNED:
             raise ServeError("version_pruned", f"version {version} was removed by the rule of retention.", 409)
         newest = self.log.newest()
-        low, high = found.applied_seq + 1 if first is None else first, newest if last is None else last
-        holes = () if After(after) == After.REPLAY or high < low else ((low, high),)
+        left_out = [(found.applied_seq + 1 if first is None else first, newest if last is None else last)]
         told = {After.REPLAY: "learned again", After.SKIP: "left out", After.QUARANTINE: "set aside"}[After(after)]
-        reason = f"{reason} (later feedback is {told})"
-        return self._begin_branch(found, holes, action, reason, who)
-
-    def _alarm(self, alarm: Alarm) -> None:
-        """Raise an alarm, and stop learning where it is one that does."""
-        watch = None if self.fold is None else self.fold.watch
-        freezing = watch is not None and alarm.kind in watch.alarms.freeze
-        if self.upkeep.tell(alarm) and freezing and self.state == "running":
-            self.pause(True, alarm.message, "alarms", action="freeze")
-
-    def _tend(self) -> None:
-        for alarm in self.upkeep.tend(self.fold):
-            self._alarm(alarm)
-
-    def _begin_branch(
-        self,
-        start: Version,
-        holes: tuple[tuple[int, int], ...],
-        action: str,
-        reason: str,
-        who: str,
-        keep_service: bool = False,
-    ) -> dict[str, Any]:
-        old = self.branch
-        standing = tuple(hole for hole in old.holes if hole[1] > start.applied_seq)
-        branch = Branch(old.branch + 1, start.version, start.applied_seq, standing + holes)
-        before = self.fold.service if self.fold is not None else start.version
-        service = before if keep_service else start.version
-        decision = Decision(action, reason, who, before, service, self.log.newest())
-
-        def write(connection: Connection) -> None:
-            self.history.add_branch(connection, branch, service)
-            if not keep_service:
-                connection.execute(
-                    "UPDATE version SET state = ? WHERE version > ? AND state <> ?",
-                    (State.WITHDRAWN, start.version, State.PRUNED),
-                )
-                connection.execute("UPDATE version SET state = ? WHERE state = ?", (State.RETIRED, State.ACTIVE))
-                connection.execute("UPDATE version SET state = ? WHERE version = ?", (State.ACTIVE, start.version))
-            self._note(connection, decision)
-
-        fold = self.history.make()
-        state = self.history.state(start.version)  # before anything is written: what cannot be read stays out of service
-        self.log.write(write, leading=True).result()
-        self.branch = branch
-        fold.load_state_dict(state)
-        fold.begin_branch(branch.branch, branch.applied_seq)
-        learner_state = state["fold"]["learner"] if service == start.version else self.history.learner_state(service)
-        predictor = self.predictors.of(learner_state)
-        fold.put_into_service(service, predictor, parent=None, before=None)
-        self.fold = fold
-        self.swap(service, predictor)
+        decision = self.line.begin_branch(
+            found,
+            (action, f"{reason} (later feedback is {told})", who),
+            aside=left_out if after == After.QUARANTINE else (),
+            skipped=left_out if after == After.SKIP else (),
+            again=after == After.REPLAY or first is not None or last is not None,
+        )
         if self.state == "failed":
-            self.state = "running"
+            self.state, self.fault = "recovering", None
         return decision.to_json(self.log.clock())
 
     def release(self, first: int, last: int, reason: str, who: str) -> dict[str, Any]:
-        """Learn now from numbers that were set aside."""
-        holes = [(max(low, first), min(high, last)) for low, high in self.branch.holes if low <= last and high >= first]
-        holes = [hole for hole in holes if not self._released(*hole)]
-        if not holes:
-            raise ServeError("nothing_set_aside", f"nothing between {first} and {last} is set aside.", 409)
-        low, high = holes[0][0], max(hole[1] for hole in holes)
-        while self.fold.applied_seq < high:  # so that the range, still a hole in the order of numbers, is passed before
-            rows = self.log.pending(self.fold.applied_seq, MOST_EVENTS)
-            self._learn(self._step(rows[0][0], rows[-1][0], "full"))
-        decision = Decision("release", f"{reason} ({low}..{high})", who, self.fold.service, self.fold.service, high)
-        self.log.write(lambda connection: self._note(connection, decision), leading=True).result()
-        branch = self.branch
-        for start, stop in (piece for hole in holes for piece in self._pieces(*hole)):
-            if self.branch is branch:  # the guard may have gone back meanwhile
-                self._learn(self._step(start, stop, "released"))
+        """Learn from numbers that were set aside, now or once learning is resumed. Refuses: nothing_set_aside, not_ready."""
+        self._refuse_unless_standing()
+        decision = self.line.release(first, last, reason, who)
+        try:
+            while self.state == "running" and self.line.releasing():
+                self._learn(self._due())
+        except Exception as error:
+            self._broken = error
+            raise
         return decision.to_json(self.log.clock())
 
-    def _released(self, low: int, high: int) -> bool:
-        rows = self.log.rows(
-            "SELECT count(*) FROM step WHERE branch = ? AND reason = 'released' AND first <= ? AND last >= ?",
-            (self.branch.branch, high, low),
-        )
-        return bool(rows[0][0])
-
-    def _pieces(self, low: int, high: int) -> list[tuple[int, int]]:
-        """Ranges of the usual number of answers."""
-        pieces, start, learned = [], low, 0
-        for seq, kind, _ in self.log.rows(
-            "SELECT seq, kind, created FROM event WHERE seq BETWEEN ? AND ? ORDER BY seq", (low, high)
-        ):
-            learned += kind == ANSWER or not self.fold.needs_answers
-            if learned == self.options.batch:
-                pieces.append((start, int(seq)))
-                start, learned = int(seq) + 1, 0
-        return pieces + ([(start, high)] if start <= high else [])
-
     def pause(self, paused: bool, reason: str, who: str, action: str | None = None) -> dict[str, Any]:
-        """Stop learning, or learn again; it stays so over a restart."""
-        if self.state not in ("running", "paused"):
-            raise ServeError(
-                "not_ready", f"the server is {self.state}; {self.fault or 'try again in a moment'}.", 503, retry_after=1.0
-            )
-        decision = Decision(
-            action or ("pause" if paused else "resume"), reason, who, self.fold.service, self.fold.service, self.log.newest()
-        )
+        """Stop learning, or learn again; it stays so over a restart. Refuses: not_ready."""
+        self._refuse_unless_standing()
+        service = self.fold.service
+        decision = Decision(action or ("pause" if paused else "resume"), reason, who, service, service, self.log.newest())
 
         def write(connection: Connection) -> None:
             self.log.set(connection, "paused", "yes" if paused else "")
-            self._note(connection, decision)
+            self.line.note(connection, decision)
 
         self.log.write(write, leading=True).result()
         self.state = "paused" if paused else "running"
         return decision.to_json(self.log.clock())
 
     def erase(self, id: str, relearn: bool, reason: str, who: str) -> dict[str, Any]:
-        """Remove an id from the log; with relearn also from what was learned."""
+        """Remove an id from the log; with relearn also from what was learned. Refuses: unknown_id, not_ready."""
+        self._refuse_unless_standing()
+        fold, line = self.fold, self.line
         used = self.log.rows("SELECT seq, kind FROM event WHERE id = ? ORDER BY seq", (id,))
-        early = self.log.rows("SELECT count(*) FROM early WHERE id = ?", (id,))[0][0]
-        if not used and not early:
+        if not used and not self.log.rows("SELECT count(*) FROM early WHERE id = ?", (id,))[0][0]:
             raise ServeError("unknown_id", f"nothing is stored under the id {id!r}.", 404)
-        fold = self.fold
-        standing = self.state in ("running", "paused") and fold.number > 0
-        if standing and fold.number not in self.history.kept_at(fold.branch):
-            self._keep(State.CANDIDATE, "before an erasure")  # so that no restart needs the rows that go
-        decision = Decision("erase", reason or "erased", who, fold.service, fold.service, int(used[0][0]) if used else 0)
-
-        def write(connection: Connection) -> int:
-            self._note(connection, decision)
-            return self.log.erase(connection, id)[0]
-
-        removed = self.log.write(write, leading=True).result()
-        record = decision.to_json(self.log.clock()) | {"removed": removed, "relearned": False}
         first = int(used[0][0]) if used else 0
-        if relearn and first and first <= fold.applied_seq:
-            old = [v for v in self.history.versions() if v.applied_seq < first and v.state != State.PRUNED]
-            later = [v for v in self.history.versions() if v.applied_seq >= first]
-            self._begin_branch(old[-1], (), "rollback", f"learn again without an erased row ({reason or 'erased'})", who)
-            for version in later:
-                self.history.snapshots.remove(version.version)
-                self._mark_pruned(version.version)
-            record["relearned"] = True
-        return record
+        relearn = relearn and 0 < first <= fold.applied_seq
+        removed: list[int] = []
 
-    def _note(self, connection: Connection, decision: Decision) -> None:
-        connection.execute(
-            "INSERT INTO decision (time, seq, action, from_version, to_version, reason, who) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                self.log.clock(),
-                decision.seq,
-                decision.action,
-                decision.before,
-                decision.after,
-                decision.reason,
-                decision.who,
-            ),
+        def write(connection: Connection) -> None:
+            line.note(connection, decision)
+            removed.append(self.log.erase(connection, id)[0])
+            if relearn:
+                line.withdraw(connection, first)
+
+        decision = Decision("erase", reason or "erased", who, fold.service, fold.service, first)
+        if relearn:
+            start = next(
+                version
+                for version, promoted in self.history.line()
+                if promoted and version.applied_seq < first and version.state != State.PRUNED
+            )
+            told = f"learn again without an erased row ({reason or 'erased'})"
+            line.begin_branch(start, ("rollback", told, who), also=write)
+            line.tidy()
+        else:
+            if not line.kept:
+                line.keep(State.CANDIDATE, "before an erasure")  # so that no restart needs the rows that go
+            self.log.write(write, leading=True).result()
+        return decision.to_json(self.log.clock()) | {"removed": removed[-1], "relearned": relearn}
+
+    def _refuse_unless_standing(self) -> None:
+        if self.state not in ("running", "paused"):
+            raise self._not_ready()
+
+    def _not_ready(self) -> ServeError:
+        return ServeError(
+            "not_ready", f"the server is {self.state}; {self.fault or 'try again in a moment'}.", 503, retry_after=1.0
         )
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -139,12 +139,13 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A line of steps. It begins at a version and leaves out the ranges of numbers in `holes`."""
+    """A line of steps. It begins at a version and leaves out the ranges of numbers in `holes`; those in `final` nobody releases."""
 
     branch: int
     version: int
     applied_seq: int
     holes: tuple[tuple[int, int], ...] = ()
+    final: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

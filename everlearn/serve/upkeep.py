@@ -49,8 +49,8 @@ class Upkeep:
             "seconds": round(max(0.0, self.log.clock() - min(answers)), 3) if answers else 0.0,
         }
 
-    def tend(self, fold: ServedFold) -> list[Alarm]:
-        """About once a second; gives the alarms that the clock brings."""
+    def tend(self, fold: ServedFold, kept_seq: Callable[[], int]) -> list[Alarm]:
+        """About once a second; gives the alarms that the clock brings. kept_seq: up to where no restart needs the rows."""
         now = time.monotonic()
         if now - self._tended < TEND:
             return []
@@ -65,7 +65,8 @@ class Upkeep:
         if options.keep_days is not None and now - self._swept > SWEEP:
             self._swept = now
             oldest = log.clock() - options.keep_days * 86_400
-            log.write(lambda connection: log.forget_before(connection, oldest, fold.applied_seq), leading=True).result()
+            kept = kept_seq()
+            log.write(lambda connection: log.forget_before(connection, oldest, kept), leading=True).result()
         self.measure_lag(log.pending(fold.applied_seq, MOST_EVENTS), fold.applied_seq)
         return alarms if fold.watch is None else alarms + self._look(fold.watch)
 
