@@ -112,10 +112,9 @@ class ServedFold:
         self.guard.metrics = {}
         for event in events_of(moment, self.spec):
             self.fold.step(event)
-        wrong = {name: value for name, value in self.guard.metrics.items() if not math.isfinite(value)}
-        if wrong:
-            name, value = next(iter(wrong.items()))
-            raise InputError(f"{self.learner.name}: {name} became {value} in step {moment.number}.")
+            for name, value in self.guard.metrics.items():
+                if not math.isfinite(value):
+                    raise InputError(f"{self.learner.name}: {name} became {value} in step {moment.number}.")
         scores = [answered_score(answer, self.spec) for answer in moment.answers]
         self.answered = (self.answered + scores)[-self.options.window :]
         self.number = moment.number

@@ -123,7 +123,7 @@ class Guard(Monitor):
         told = f"{score:.4g} against {service:.4g} in service over {rows} rows"
         if not math.isfinite(score):
             return Verdict(False, f"its answers are not finite ({told})", None, service, rows)
-        if score >= service - options.margin:
+        if not math.isfinite(service) or score >= service - options.margin:
             return Verdict(True, f"scores {told}", score, service, rows)
         return Verdict(False, f"scores {told}, worse by more than {options.margin:g}", score, service, rows)
 
@@ -133,12 +133,15 @@ class Guard(Monitor):
         previous = self.previous[-options.window :]
         if not options.guard or self.parent is None or len(previous) < options.least:
             return None
-        differences = [old - new for old, new in zip(previous, self.served[-len(previous) :], strict=True)]
+        served = self.served[-len(previous) :]
+        if not math.isfinite(_mean(served)) and math.isfinite(_mean(previous)):
+            return f"its answers are not finite, those of the version before it are, over {len(previous)} rows"
+        differences = [old - new for old, new in zip(previous, served, strict=True)]
         bound = lower_bound(differences, options.confidence)
         if bound is None or bound <= options.margin:
             return None
         return (
-            f"scores {_mean(self.served[-len(previous) :]):.4g} against {_mean(previous):.4g} of the version before it over "
+            f"scores {_mean(served):.4g} against {_mean(previous):.4g} of the version before it over "
             f"{len(previous)} rows: worse by more than {options.margin:g} with {options.confidence:.0%} confidence"
         )
 

@@ -213,7 +213,7 @@ class Line:
     ) -> tuple[Branch, tuple[Range, ...]]:
         """The next branch, and what of its holes is released at once."""
         old, history = self.branch, self.history
-        cut, newest = start.applied_seq, self.log.newest()
+        cut, newest = start.applied_seq, self.log.last_row()  # what is not durable yet may never be
         path = history.branch(start.branch)[0]
         left_out = without(path.holes, history.released(path, until=start.number))
         holes = within(left_out, 0, cut) + within((*self.set_aside(), *old.final, *aside, *skipped), cut + 1, newest)
