@@ -5,6 +5,7 @@ parsed, so that they can be refused by their index. Of a key that stands twice i
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ MOST_ITEMS = 1000
 MOST_FAULTS = 20  # places named in one refusal
 SLOW = 30.0  # seconds without a further part of a body
 LARGEST = 2**31 - 1  # a revision
+GREATEST = 3.4028234663852886e38  # an answer or reward: the greatest float32
 
 
 class Gone(Exception):
@@ -148,12 +150,17 @@ def _told(item: Any, spec: InputSpec) -> Told:
         raise _wrong("/revision", f"revision must be a whole number in 0..{LARGEST}, got {_sort(revision)}.")
     id = check_id(item["id"])
     try:
-        return Told(id, spec.answer(item[name]), revision)
+        y = spec.answer(item[name])
     except ServeError as error:
         error.errors = error.errors or [{"at": f"/{name}", "detail": str(error)}]
         raise
-    except OverflowError as error:
-        raise _wrong(f"/{name}", f"{name} is too large a number.") from error
+    except OverflowError:
+        y = math.inf  # a whole number beyond any float
+    if spec.kind != "classes" and not all(abs(value) <= GREATEST for value in (y if isinstance(y, list) else [y])):
+        raise _wrong(
+            f"/{name}", f"{name} must not be beyond {GREATEST:.4g}, where learning would count it as infinite.", "not_finite"
+        )
+    return Told(id, y, revision)
 
 
 def _each(value: Any, check: Callable[[Any], T]) -> list[T]:
@@ -190,8 +197,8 @@ def _refusal(code: str, status: int, places: list[tuple[str, str]]) -> ServeErro
     return ServeError(code, f"{places[0][1]}{more}", status, errors=[{"at": at, "detail": detail} for at, detail in places])
 
 
-def _wrong(at: str, detail: str) -> ServeError:
-    return ServeError("invalid_request", detail, 422, errors=[{"at": at, "detail": detail}])
+def _wrong(at: str, detail: str, code: str = "invalid_request") -> ServeError:
+    return ServeError(code, detail, 422, errors=[{"at": at, "detail": detail}])
 
 
 def _part(message: Any) -> bytes:

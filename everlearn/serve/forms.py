@@ -4,6 +4,7 @@ The two routes that every client calls are checked by hand in `bodies`, which is
 same as JSON schema.
 """
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -200,27 +201,28 @@ class Described(Row):
 
 def input_schema(spec: InputSpec) -> dict[str, Any]:
     """JSON schema of x: nested lists, a flat list, names with values where columns have names, or base64 of the bytes."""
-    nested = _limited(spec.json_schema(), FLOATS.get(spec.dtype))
+    nested = _widened(spec.json_schema(), FLOATS.get(spec.dtype))
     number = nested
     while number.get("type") == "array":
         number = number["items"]
-    count = spec.row_bytes * 8 // _bits(spec.dtype)
+    count = math.prod(spec.shape)
     forms = [nested]
     if len(spec.shape) > 1:
         forms.append({"type": "array", "items": number, "minItems": count, "maxItems": count})
-    if spec.features and len(spec.features) == count:
-        columns = dict.fromkeys(spec.features, number)
-        forms.append(
-            {"type": "object", "properties": columns, "required": list(spec.features), "additionalProperties": False}
-        )
-    length = -(-spec.row_bytes // 3) * 4
+    named = spec.named_schema()
+    if named is not None and spec.encoder is None:
+        named = {**named, "properties": dict.fromkeys(spec.features, number)}
+    if named is not None:
+        forms.append(named)
+    left = -spec.row_bytes % 3  # bytes by which the last group of three is short
+    length = (spec.row_bytes + left) // 3 * 4
     forms.append(
         {
             "type": "string",
             "contentEncoding": "base64",
             "minLength": length,
             "maxLength": length,
-            "pattern": f"^[A-Za-z0-9+/]{{{length - (-spec.row_bytes % 3)}}}={{{-spec.row_bytes % 3}}}$",
+            "pattern": f"^[A-Za-z0-9+/]{{{length - left}}}={{{left}}}$",
             "description": f"The {spec.row_bytes} bytes of the row as little-endian {spec.dtype}.",
         }
     )
@@ -298,16 +300,9 @@ def _one_or_many(properties: dict[str, Any], required: list[str]) -> dict[str, A
     return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_ITEMS}]}
 
 
-def _limited(schema: dict[str, Any], greatest: float | None) -> dict[str, Any]:
-    """A schema of nested lists whose numbers fit the dtype."""
+def _widened(schema: dict[str, Any], greatest: float | None) -> dict[str, Any]:
+    """A schema of nested lists whose numbers fit the dtype, and may be true and false, which stand for 1 and 0."""
     if schema.get("type") == "array":
-        return {**schema, "items": _limited(schema["items"], greatest)}
-    if schema.get("type") == "number" and greatest is not None:
-        return {**schema, "minimum": -greatest, "maximum": greatest}
-    return schema
-
-
-def _bits(dtype: str) -> int:
-    import numpy
-
-    return numpy.dtype(dtype).itemsize * 8
+        return {**schema, "items": _widened(schema["items"], greatest)}
+    limits = {} if greatest is None else {"minimum": -greatest, "maximum": greatest}
+    return {**schema, **limits, "type": [schema["type"], "boolean"]}

@@ -8,6 +8,8 @@ import time
 from concurrent.futures import Future
 
 from everlearn.core.errors import ServeError
+from everlearn.data.encoder import Categories, Encoder, Numbers
+from everlearn.data.scaling import Scale
 from everlearn.serve.engine import Engine
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.records import After, Answered, Receipt
@@ -16,6 +18,11 @@ CLASSES = InputSpec("classes", (4,), "float32", classes=("cat", "dog", "7"), fea
 VALUES = InputSpec("values", (2,), "float32", targets=("height", "width"))
 ACTIONS = InputSpec("actions", (3,), "float32")
 IMAGES = InputSpec("classes", (1, 2, 2), "uint8", classes=("0", "1"))
+
+ENCODER = Encoder((Numbers("age", Scale(40.0, 2.0, 41.0)), Categories("colour", ("blue", "red"), missing=True)))
+RAW = InputSpec(
+    "classes", (4,), "float32", classes=("no", "yes"), features=ENCODER.features, encoder=ENCODER.to_json()
+)  # takes rows such as {"age": 41, "colour": "red"}
 
 
 class FakeEngine(Engine):

@@ -21,9 +21,9 @@ from everlearn.serve.auth import add_token
 from everlearn.serve.bodies import MOST_ITEMS
 from everlearn.serve.http import running
 
-from .fake_engine import ACTIONS, CLASSES, IMAGES, VALUES, FakeEngine
+from .fake_engine import ACTIONS, CLASSES, IMAGES, RAW, VALUES, FakeEngine
 
-SPECS = {"classes": CLASSES, "values": VALUES, "actions": ACTIONS, "images": IMAGES}
+SPECS = {"classes": CLASSES, "values": VALUES, "actions": ACTIONS, "images": IMAGES, "raw rows": RAW}
 ASCII = "^[A-Za-z0-9 _/%?#-]{1,200}$"  # ids that are surely printable; the description's own pattern is wider
 PLAIN = settings(
     deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
@@ -118,8 +118,8 @@ def test_the_api_is_as_it_is_described(name):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SPECS)
 def test_the_api_is_as_it_is_described_for_ten_thousand_requests(name):
-    seen = fuzz(SPECS[name], 150)
-    assert sum(seen.values()) >= 2500  # of each of four
+    seen = fuzz(SPECS[name], 130)
+    assert sum(seen.values()) >= 2000  # of each of five
     assert not [key for key in seen if key[1] >= 500]
     assert len({route for route, status in seen if status == 200}) >= 15
 

@@ -28,7 +28,7 @@ def taken(check, value, spec):
 
 
 NUMBERS = st.one_of(
-    st.integers(-300, 300), st.floats(-1e30, 1e30), st.sampled_from([1e300, 3.5e38, -4e38, "1", None, 256, 0.5])
+    st.integers(-300, 300), st.floats(-1e30, 1e30), st.sampled_from([1e300, 3.5e38, -4e38, "1", None, 256, 0.5, True, False])
 )
 ROWS = st.one_of(
     st.lists(NUMBERS, max_size=6),
@@ -68,8 +68,6 @@ ANSWERS = st.one_of(
 @given(y=ANSWERS, name=st.sampled_from(["y", "reward"]), revision=st.sampled_from([None, 0, 5, -1, 1.5, 2**31, 2**31 - 1]))
 def test_an_answer_is_taken_where_it_is_described(spec, y, name, revision):
     body = {"id": "a", name: y} | ({} if revision is None else {"revision": revision})
-    if y == 1e300:
-        return  # fits a double, and no float32: what is stored is a double
     assert described(body, forms.feedback_schema(spec)) == taken(bodies.told, body, spec)
 
 
