@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy
@@ -69,9 +70,23 @@ def serve_unlogged(port: int, folder: str) -> None:
     class NoLog:
         seq = 0
 
-        def ask(self, asked: Sequence[Any], future: Future) -> None:
-            self.seq += len(asked)
-            future.set_result([Answered(ask.id, output, version, self.seq) for ask, output, version in asked])
+        def __init__(self) -> None:
+            self.asked: SimpleQueue = SimpleQueue()
+            threading.Thread(target=self.run, daemon=True).start()
+
+        def ask(self, asks: Sequence[Any], future: Future) -> Future:
+            self.asked.put((asks, future))
+            return future
+
+        def run(self) -> None:
+            """Answer whatever waits in one forward pass, as the log's thread does."""
+            while True:
+                group = [self.asked.get()]
+                while len(group) < 64 and not self.asked.empty():
+                    group.append(self.asked.get())
+                for (_, future), asked in zip(group, self.answering([asks for asks, _ in group]), strict=True):
+                    self.seq += len(asked)
+                    future.set_result([Answered(ask.id, output, version, self.seq) for ask, output, version in asked])
 
     class Unlogged(Engine):
         def __init__(self) -> None:
@@ -80,7 +95,6 @@ def serve_unlogged(port: int, folder: str) -> None:
             self.log = NoLog()
             self.predicting = Predicting(self.log, self.spec, Options())
             self.predicting.swap(0, Predictors(made).of(made.state_dict()))
-            self.predicting.start()
 
         def predict(self, asks: Sequence[Any]) -> Future:
             return self.predicting.ask(asks)

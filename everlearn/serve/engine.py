@@ -165,7 +165,6 @@ class LocalEngine(Engine):
         self.upkeep = Upkeep(self.log, self.options, raised, lambda: self.predicting.waiting, default)
         learning = Following if self.database.shared else Learning
         self.learning = learning(self.log, self.history, self.options, predictors, self.predicting.swap, upkeep=self.upkeep)
-        self.predicting.start()
         self.learning.start()
 
     def _open(self) -> None:

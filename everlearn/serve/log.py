@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 
 from everlearn.core.errors import ServeError
 from everlearn.serve.database import Connection, Database, unavailable
-from everlearn.serve.ingest import add_answers, add_inputs, hashed, insert_answers
+from everlearn.serve.ingest import Asked, add_answers, add_inputs, hashed, insert_answers
 from everlearn.serve.records import ANSWER, INPUT, Answer, Answered, Ask, Input, Moment, Receipt, Told
 from everlearn.serve.tables import FORMAT, tables
 
 T = TypeVar("T")
+ASKED = "asked"  # work whose outputs are not known yet
 GROUP = 64  # pieces of work in one transaction
 CLOSE_ROWS = 1000  # open predictions that are closed in one transaction
 
@@ -40,6 +41,9 @@ class Log:
         self.database = database
         self.clock = clock
         self.duplicates = 0
+        self.answering: Callable[[Sequence[Sequence[Ask]]], list[Asked | Exception]] = (
+            lambda requests: []
+        )  # set by what predicts
         self.term = ""  # of this process as the one that learns
         self._counted = (0, 0, 0, "")  # newest number counted, inputs, answers, what had been removed then
         self._local = threading.local()
@@ -74,12 +78,15 @@ class Log:
         self._work.put((self._led(work) if leading and self.database.shared else work, future, ""))
         return future
 
-    def ask(
-        self, asked: Sequence[tuple[Ask, dict[str, Any], int]], future: "Future[list[Answered]] | None" = None
-    ) -> "Future[list[Answered]]":
-        """Store the predictions of one request (asked, output, version), all or none; the future, which may be one that is running
-        already, fails with conflict."""
+    def ask(self, asks: Sequence[Ask], future: "Future[list[Answered]] | None" = None) -> "Future[list[Answered]]":
+        """Answer the rows of one request through `answering` and store them, all or none; the future fails with conflict."""
         future = future or Future()
+        self._work.put((asks, future, ASKED))
+        return future
+
+    def keep(self, asked: Asked) -> "Future[list[Answered]]":
+        """Store the rows of one request that were answered elsewhere (asked, output, version), as `ask` does."""
+        future: Future[list[Answered]] = Future()
         self._work.put((asked, future, INPUT))
         return future
 
@@ -116,14 +123,27 @@ class Log:
                     group.append(self._work.get_nowait())
                 except queue.Empty:
                     break
-            wanted = [
-                item for item in group if item is not None and (item[1].running() or item[1].set_running_or_notify_cancel())
-            ]
+            wanted = self._answered([item for item in group if item is not None and item[1].set_running_or_notify_cancel()])
             if wanted and not self._transact(wanted):
                 for item in wanted:
                     self._transact([item], alone=True)
             if group[-1] is None:
                 return
+
+    def _answered(self, group: list[tuple[Any, Future, str]]) -> list[tuple[Any, Future, str]]:
+        """The group with outputs for what was asked; what cannot be answered is told so, and left out."""
+        asked = [item for item in group if item[2] == ASKED]
+        if not asked:
+            return group
+        outputs = dict(zip(map(id, asked), self.answering([item[0] for item in asked]), strict=True))
+        ready = []
+        for item in group:
+            output = outputs.get(id(item))
+            if isinstance(output, Exception):
+                item[1].set_exception(output)
+            else:
+                ready.append(item if output is None else (output, item[1], INPUT))
+        return ready
 
     def _transact(self, group: list[tuple[Any, Future, str]], alone: bool = False) -> bool:
         """Write a group; False where all of it was undone and nobody has been answered."""

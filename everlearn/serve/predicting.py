@@ -1,10 +1,10 @@
-"""The thread that predicts: whatever waits is answered in one forward pass, and handed to the log.
+"""What answers: the version in service, and what waits for it.
 
-A version is swapped by assigning one attribute; a group that is being answered keeps the version that it began with. A group is
-answered to its callers when its rows are durable, while the next group is being computed.
+The thread of the log asks for the outputs of a group of requests in one forward pass, just before it writes them: one thread does
+both, because every further thread that a request passes costs as much as its rows. A version is swapped by assigning one attribute;
+a group that is being answered keeps the version that it began with.
 """
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from everlearn.core.agent import Agent
 from everlearn.core.errors import EverlearnError, ServeError
 from everlearn.core.random import derive
 from everlearn.serve.fold import Served
+from everlearn.serve.ingest import Asked
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.log import Log
 from everlearn.serve.options import Options
@@ -34,31 +35,24 @@ class Predicting:
         self.waiting = 0
         self.propensities: deque[float] = deque(maxlen=RECENT)
         self._service: tuple[int, Served] | None = None
-        self._asked: queue.SimpleQueue = queue.SimpleQueue()
         self._open_ids: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="predicting", daemon=True)
+        log.answering = self.outputs
 
     @property
     def version(self) -> int | None:
         """The version in service; None before there is one."""
         return None if self._service is None else self._service[0]
 
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
     def swap(self, version: int, predictor: Served) -> None:
         """From now on answer by this version."""
         self._service = (version, predictor)
 
     def close(self) -> None:
-        """Answer what waits, and stop."""
+        """Take no more; what waits is answered by the log."""
         with self._lock:
             self._closed = True
-        self._asked.put(None)
-        self._thread.join()
 
     def admit(self) -> None:
         """Count one more request. Raises ServeError where too many wait, or the server stops."""
@@ -94,58 +88,38 @@ class Predicting:
             self._admit()
             self._open_ids.update(ids)
         future.add_done_callback(lambda done: self._forget(ids))
-        self._asked.put((asks, future))
-        return future
+        return self.log.ask(asks, future)
 
     def _forget(self, ids: Sequence[str]) -> None:
         with self._lock:
             self.waiting -= 1
             self._open_ids.difference_update(ids)
 
-    def _run(self) -> None:
-        while True:
-            group = [self._asked.get()]
-            rows = 0 if group[0] is None else len(group[0][0])
-            while rows < GROUP_ROWS and group[-1] is not None:
-                try:
-                    group.append(self._asked.get_nowait())
-                except queue.Empty:
-                    break
-                rows += 0 if group[-1] is None else len(group[-1][0])
-            wanted = [item for item in group if item is not None and item[1].set_running_or_notify_cancel()]
-            if wanted:
-                self._answer(wanted)
-            if group[-1] is None:
-                return
-
-    def _answer(self, group: list[tuple[Sequence[Ask], Future]]) -> None:
+    def outputs(self, requests: Sequence[Sequence[Ask]]) -> list[Asked | Exception]:
+        """By request, its rows with their outputs and the version that gives them, or why it cannot be answered."""
         version, predictor = self._service
         try:
-            outputs = outputs_of(predictor, self.spec, [ask for asks, _ in group for ask in asks])
+            outputs = outputs_of(predictor, self.spec, [ask for asks in requests for ask in asks])
         except Exception as error:
-            if len(group) > 1:
-                for item in group:
-                    self._answer([item])
-                return
-            group[0][1].set_exception(refusal(error))
-            return
-        place = 0
-        for asks, future in group:
-            asked = [(ask, output, version) for ask, output in zip(asks, outputs[place : place + len(asks)], strict=True)]
+            return [refusal(error)] if len(requests) == 1 else [self.outputs([asks])[0] for asks in requests]
+        place, answered = 0, []
+        for asks in requests:
+            answered.append(
+                [(ask, output, version) for ask, output in zip(asks, outputs[place : place + len(asks)], strict=True)]
+            )
             place += len(asks)
-            self._write(asked, future)
+        self._note(outputs)
+        return answered
 
-    def _write(
-        self, asked: Sequence[tuple[Ask, dict[str, Any], int]], future: "Future[list[Answered]] | None" = None
-    ) -> "Future[list[Answered]]":
-        shares = (output.get("propensity") for _, output, _ in asked)
-        self.propensities.extend(share for share in shares if share is not None)
-        return self.log.ask(asked, future)
+    def _note(self, outputs: Sequence[dict[str, Any]]) -> None:
+        if self.spec.kind == "actions":
+            self.propensities.extend(output["propensity"] for output in outputs if output["propensity"] is not None)
 
     def record(self, asked: Sequence[tuple[Ask, dict[str, Any], int]]) -> "Future[list[Answered]]":
         """Log rows that were answered elsewhere (asked, output, version), once more where an id is known. Raises as `admit` does."""
         self.admit()
-        future = self._write(asked)
+        self._note([output for _, output, _ in asked])
+        future = self.log.keep(asked)
         future.add_done_callback(self.leave)
         return future
 
@@ -162,7 +136,8 @@ class Predicting:
 def outputs_of(predictor: Served, spec: InputSpec, asks: Sequence[Ask]) -> list[dict[str, Any]]:
     """What a learner or agent answers to rows: one forward pass, or a decision whose randomness is the id's."""
     if not isinstance(predictor, Agent):
-        return spec.outputs(predictor.predict(spec.tensor([ask.x for ask in asks])))
+        parts = (asks[start : start + GROUP_ROWS] for start in range(0, len(asks), GROUP_ROWS))
+        return [row for part in parts for row in spec.outputs(predictor.predict(spec.tensor([ask.x for ask in part])))]
     return [spec.decided(predictor.act(spec.tensor([ask.x]), derive(0, ask.id))) for ask in asks]
 
 
