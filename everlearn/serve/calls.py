@@ -298,25 +298,25 @@ def _large(x: Any) -> bool:
     return values is not None and values.size >= LARGE
 
 
-def _predictions(ids: Sequence[str], value: Any) -> list[Prediction]:
+# What answers are read as: None where they are none of this API.
+
+
+def _predictions(ids: Sequence[str], value: Any) -> list[Prediction] | None:
     answers = value if isinstance(value, list) and len(ids) > 1 else [value]
-    found = [Prediction(_of(str, item["id"]), _of(dict, item["output"]), _of(int, item["version"])) for item in answers]
-    if [item.id for item in found] != list(ids) or not all("answer" in item.output for item in found):
-        raise KeyError("id")
-    return found
+    found = [Prediction(item["id"], item["output"], item["version"]) for item in answers]
+    whole = all(isinstance(item.output, dict) and "answer" in item.output and type(item.version) is int for item in found)
+    return found if whole and [item.id for item in found] == list(ids) else None
 
 
-def _acknowledged(pieces: Sequence[Mapping[str, Any]], value: Any) -> list[Acknowledgement]:
+def _acknowledged(pieces: Sequence[Mapping[str, Any]], value: Any) -> list[Acknowledgement] | None:
     answers = value if isinstance(value, list) and len(pieces) > 1 else [value]
-    if len(answers) != len(pieces) or not all(_of(dict, item).get("accepted") is True for item in answers):
-        raise KeyError("accepted")
+    if len(answers) != len(pieces) or not all(item["accepted"] is True for item in answers):
+        return None
     return [
-        Acknowledgement(piece["id"], piece["revision"], item["seq"], _of(bool, item["joined"]), _of(bool, item["duplicate"]))
+        Acknowledgement(piece["id"], piece["revision"], item["seq"], item["joined"], item["duplicate"])
         for piece, item in zip(pieces, answers, strict=True)
     ]
 
 
-def _of(kind: type[T], value: Any) -> T:
-    if not isinstance(value, kind):
-        raise KeyError(kind.__name__)
-    return value
+def _of(kind: type[T], value: Any) -> T | None:
+    return value if isinstance(value, kind) else None

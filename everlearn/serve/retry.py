@@ -92,8 +92,8 @@ class Retries:
         self.clock = clock
         self.random = random.Random(int.from_bytes(os.urandom(16)) if seed is None else seed)
 
-    def ask(self, request: Request, read: Callable[[Any], T], retries: int | None = None) -> Plan[T]:
-        """Send until there is an answer or no hope. read: makes the result of the answer's JSON, or raises if it is none.
+    def ask(self, request: Request, read: Callable[[Any], T | None], retries: int | None = None) -> Plan[T]:
+        """Send until there is an answer or no hope. read: makes the result of the answer's JSON; None or a fault: it is none.
 
         Raises ServeError: the server's refusal, or "unreachable" with status 0 where none came.
         """
@@ -116,7 +116,7 @@ class Retries:
         return (asked or 0.0) + self.random.uniform(0.0, min(self.longest, self.first * 2.0 ** min(number, 60)))
 
 
-def judged(request: Request, reply: Reply, read: Callable[[Any], T]) -> T | ServeError:
+def judged(request: Request, reply: Reply, read: Callable[[Any], T | None]) -> T | ServeError:
     """The result of a reply, or the error it stands for."""
     if reply.fault:
         lost = " It may have been done all the same; look at the decisions before you repeat it." if reply.sent else ""
@@ -124,9 +124,10 @@ def judged(request: Request, reply: Reply, read: Callable[[Any], T]) -> T | Serv
         return ServeError("unreachable", detail, 0)
     if 200 <= reply.status < 300:
         try:
-            return read(json.loads(reply.content))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return _foreign(request, reply)
+            found = read(json.loads(reply.content))
+        except (ValueError, TypeError, LookupError, RecursionError):
+            found = None
+        return _foreign(request, reply) if found is None else found
     return problem(reply) or _foreign(request, reply)
 
 

@@ -4,10 +4,7 @@ import asyncio
 import logging
 import os
 import random
-import runpy
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +13,8 @@ from everlearn.core.errors import ServeError
 from everlearn.serve.calls import Acknowledgement, Delivery
 from everlearn.serve.outbox import Outbox
 
-here = Path(__file__)
-rude = SimpleNamespace(**runpy.run_path(str(here.with_name("rude.py"))))
-lives = SimpleNamespace(**runpy.run_path(str(here.with_name("lives.py"))))
+from . import lives, rude
+
 AWAY = (503, "log_unavailable")
 
 

@@ -4,14 +4,12 @@ import asyncio
 import inspect
 import logging
 import os
-import runpy
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import numpy
@@ -23,7 +21,8 @@ from everlearn.core.errors import ArgumentError, ServeError
 from everlearn.serve import client as clients
 from everlearn.serve.calls import Acknowledgement, Prediction
 
-rude = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("rude.py"))))
+from . import rude
+
 CALLS = [name for name, _ in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_")]
 
 

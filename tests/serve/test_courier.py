@@ -3,11 +3,8 @@
 import asyncio
 import logging
 import os
-import runpy
 import threading
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +12,8 @@ from everlearn import AsyncClient, Client
 from everlearn.serve import courier
 from everlearn.serve.outbox import Outbox
 
-rude = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("rude.py"))))
+from . import rude
+
 AWAY = (503, "log_unavailable")
 
 

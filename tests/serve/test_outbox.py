@@ -1,18 +1,16 @@
 """The outbox by itself: order, bounds, conflicts, several processes, forks, foreign files, and SIGKILL before every statement."""
 
 import os
-import runpy
 import sqlite3
 import threading
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from everlearn.core.errors import ArgumentError, ServeError, StateError
 from everlearn.serve.outbox import Outbox
 
-lives = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("lives.py"))))
+from . import lives
+
 REFUSAL = ServeError("conflict", "told something else", 422)
 
 
