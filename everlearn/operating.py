@@ -19,6 +19,8 @@ def serve(
     webhook: str | None = None,
     database: str | None = None,
     engine: str = "local",
+    name: str | None = None,
+    replicas: int = 2,
     host: str = "127.0.0.1",
     port: int = 8000,
     rate: float | None = None,
@@ -38,9 +40,11 @@ def serve(
         seed: of the run to serve, or of a new learner
         options: how it learns, such as "options(batch=64, wait=2.0, every=20, horizon=86400)"; kept for the next start
         alarms: limits, such as "alarms(psi=0.3, freeze=('performance',))"; kept for the next start
-        webhook: a URL to which alarms are posted
+        webhook: a URL to which alarms are posted, signed where EVERLEARN_WEBHOOK_SECRET is set
         database: postgresql://... keeps the log there, for several server processes (default: SQLite in the folder)
-        engine: local, or ray
+        engine: local, ray, or the address of a Ray cluster
+        name: of the model on a Ray cluster (default: the folder's)
+        replicas: processes that predict on Ray
         host: the address to listen on; beyond this machine only with a token
         port: 0 takes a free one
         rate: rows a second that each client may send
@@ -50,10 +54,28 @@ def serve(
     from everlearn.serve.start import start
 
     start(
-        what, folder=folder, learner=learner, data=data, target=target, model=model, weights=weights, seed=seed, options=options,
-        alarms=alarms, webhook=webhook, database=database, engine=engine, host=host, port=port, rate=rate, certificate=certificate,
-        key=key, announce=lambda line: print(line, flush=True),
-    )  # fmt: skip
+        what,
+        folder=folder,
+        learner=learner,
+        data=data,
+        target=target,
+        model=model,
+        weights=weights,
+        seed=seed,
+        options=options,
+        alarms=alarms,
+        webhook=webhook,
+        database=database,
+        engine=engine,
+        name=name,
+        replicas=replicas,
+        host=host,
+        port=port,
+        rate=rate,
+        certificate=certificate,
+        key=key,
+        announce=lambda line: print(line, flush=True),
+    )
     return 0
 
 

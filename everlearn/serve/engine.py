@@ -236,6 +236,7 @@ class LocalEngine(Engine):
             "counts": counts,
             "score": {"rows": 0, "value": None} if fold is None else fold.score(),
             "unanswered_share": 1.0 - min(1.0, counts["answers"] / counts["inputs"]) if counts["inputs"] else 0.0,
+            "delay": log.delay(self.options.window),
             "propensity": self.predicting.propensity(),
             "guard": {"rows": 0, "candidate": None, "service": None, "parent": None} if fold is None else fold.figures(),
             "alarms": {"recent": int(recent), "latest": newest[0] if newest else None},

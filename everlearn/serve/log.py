@@ -360,6 +360,18 @@ class Log:
         )
         return len(rows), sum(row[0] is None for row in rows)
 
+    def delay(self, limit: int) -> dict[str, float] | None:
+        """How late the newest answers came, in seconds: median and the delay that one in ten exceeds; None before there are any."""
+        rows = self.rows(
+            "SELECT a.created - p.created FROM (SELECT id, created FROM event WHERE kind = 'answer' AND source <> 'default'"
+            " ORDER BY seq DESC LIMIT ?) AS a JOIN event p ON p.id = a.id AND p.kind = 'input' AND p.revision = 0",
+            (limit,),
+        )
+        delays = sorted(max(0.0, row[0]) for row in rows)
+        if not delays:
+            return None
+        return {"median": round(delays[len(delays) // 2], 3), "p90": round(delays[len(delays) * 9 // 10], 3)}
+
     def counts(self) -> dict[str, int]:
         """How many rows of each sort there are or were."""
         waiting = int(self.rows("SELECT count(*) FROM early")[0][0])

@@ -12,7 +12,17 @@ from typing import Any
 import torch
 import yaml
 
-from everlearn.comparison.catalog import agents, build_agent, build_learner, build_stream, learners, stream_text
+from everlearn.comparison.catalog import (
+    TABLES,
+    agents,
+    build_agent,
+    build_learner,
+    build_stream,
+    learners,
+    scenarios,
+    sources,
+    stream_text,
+)
 from everlearn.comparison.job import slug
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, StateError, closest
@@ -139,9 +149,19 @@ def _of_call(text: str, data: str | None, target: str | None, model: str, seed: 
         raise SpecError(f"{text} is no folder, and {closest('learner or agent', call.name, known)}")
     if data is None:
         raise ArgumentError(f"{text}: name the data whose rows look like those to come with --data, such as --data digits.")
-    stream = build_stream(stream_text(data, target=target), seed)
+    stream = build_stream(_stream_of(data, target), seed)
     served = _made(text, stream, model, seed)
     return Source(served, InputSpec.of(served, stream.schema), repr(served), model, seed, text)
+
+
+def _stream_of(data: str, target: str | None) -> str:
+    """The call string of a stream for data that may be a stream, a data set, a table or a folder of images."""
+    if any(data.lower().endswith(f".{ending}") for ending in TABLES):
+        return stream_text(data, target=target)
+    if Path(data).is_dir() and data not in sources():
+        return f"prequential(images({data!r}))"
+    call = parse(data)
+    return str(call) if call.name in scenarios() or ":" in call.name else f"prequential({call})"
 
 
 def _made(text: str, stream: Stream, model: str, seed: int) -> Served:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from everlearn.serve.alarms import Watch
 from everlearn.serve.auth import Tokens, refuse_open_bind
 from everlearn.serve.database import Database, SQLite
 from everlearn.serve.engine import Engine, LocalEngine
+from everlearn.serve.fold import Served
 from everlearn.serve.history import History
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.log import Log
@@ -24,8 +26,12 @@ from everlearn.serve.source import SERVER, Source, record_of, settle, source_of
 
 FOLDERS = Path("everlearn-served")
 TOKENS = "tokens.json"
+SECRET = "EVERLEARN_WEBHOOK_SECRET"
 PID = "server.pid"  # the number of the process that serves a folder, while it does
-ENGINES = ("local", "ray")
+
+
+def unheard(alarm: Alarm) -> None:
+    """Nobody listens."""
 
 
 def place_of(what: str, folder: str | None, source: Source) -> Path:
@@ -41,16 +47,26 @@ def engine_of(
     record: dict[str, Any],
     *,
     engine: str = "local",
-    raised: Callable[[Alarm], None] = lambda alarm: None,
+    name: str | None = None,
+    replicas: int = 2,
+    again: Callable[[], Served] | None = None,
+    raised: Callable[[Alarm], None] = unheard,
 ) -> Engine:
-    """The engine that serves a folder. record: what its server.json says."""
+    """The engine that serves a folder. record: what its server.json says; engine: "local", "ray", or the address of a Ray cluster, where
+    `name` is the model's, and `again` makes its learner in another process."""
     options = Options.from_json(record["options"])
-    alarms = alarms_of(record["alarms"])
+    watch = Watch(alarms_of(record["alarms"]), source.spec)
+    database = partial(database_of, folder.resolve(), record["database"], options)
     if engine == "local":
-        watch = Watch(alarms, source.spec)
-        database = database_of(folder, record["database"], options)
-        return LocalEngine(source.served, source.spec, folder, options, watch=watch, raised=raised, database=database)
-    raise ArgumentError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}.")
+        return LocalEngine(source.served, source.spec, folder, options, watch=watch, raised=raised, database=database())
+    if engine not in ("ray", "auto") and "://" not in engine and not engine.rpartition(":")[2].isdigit():
+        raise ArgumentError(f"engine must be local, ray or the address of a Ray cluster, got {engine!r}.")
+    from everlearn.serve.ray_engine import RayEngine
+
+    return RayEngine(
+        again, source.spec, folder, options, key=name or folder.name, replicas=replicas,
+        address=None if engine == "ray" else engine, watch=watch, raised=raised, database=database,
+    )  # fmt: skip
 
 
 def alarms_of(text: str) -> Alarms:
@@ -89,6 +105,8 @@ def start(
     webhook: str | None = None,
     database: str | None = None,
     engine: str = "local",
+    name: str | None = None,
+    replicas: int = 2,
     host: str = "127.0.0.1",
     port: int = 8000,
     rate: float | None = None,
@@ -101,17 +119,22 @@ def start(
     from everlearn.serve.http import serve
     from everlearn.serve.page import page_routes
 
-    reach(["", str(Path.cwd())])
-    source = source_of(what, learner=learner, data=data, target=target, model=model, seed=seed, weights=weights)
+    here = ["", str(Path.cwd())]
+    reach(here)
+    named = str(Path(what).resolve()) if Path(what).exists() else what
+    given = {"learner": learner, "data": data, "target": target, "model": model, "seed": seed, "weights": weights}
+    source = source_of(what, **given)
     place = place_of(what, folder, source)
     chosen = None if options is None else options_of(options)
     if alarms is not None:
         alarms_of(alarms)
-    record = settle(place, source, chosen, alarms, database)
     tokens = Tokens(place / TOKENS) if (place / TOKENS).exists() else None
     refuse_open_bind(host, tokens)
-    hook = None if webhook is None else _webhook(webhook)
-    made = engine_of(source, place, record, engine=engine, raised=(lambda alarm: None) if hook is None else hook.send)
+    record = settle(place, source, chosen, alarms, database)
+    made = engine_of(
+        source, place, record, engine=engine, name=name, replicas=replicas, again=partial(served_again, named, given, here),
+        raised=unheard if webhook is None else partial(post, webhook),
+    )  # fmt: skip
     announce(f"{source.learner} from {source.origin}, kept in {place}")
     (place / PID).write_text(str(os.getpid()))
     try:
@@ -120,8 +143,27 @@ def start(
     finally:
         made.close()
         (place / PID).unlink(missing_ok=True)
-        if hook is not None:
-            hook.close()
+        if webhook is not None:
+            webhook_to(webhook).close()
+
+
+def served_again(what: str, given: dict[str, Any], path: list[str]) -> Served:
+    """The learner of a name, made in another process."""
+    reach(path)
+    return source_of(what, **given).served
+
+
+@cache
+def webhook_to(url: str) -> Any:
+    """The one webhook of this process for a URL; its posts are signed where EVERLEARN_WEBHOOK_SECRET is set."""
+    from everlearn.serve.webhook import Webhook
+
+    return Webhook(url, os.environ.get(SECRET) or None)
+
+
+def post(url: str, alarm: Alarm) -> None:
+    """Tell a URL of an alarm."""
+    webhook_to(url).send(alarm)
 
 
 def history_of(folder: str | Path) -> tuple[Log, History, InputSpec, dict[str, Any]]:
@@ -133,12 +175,6 @@ def history_of(folder: str | Path) -> tuple[Log, History, InputSpec, dict[str, A
         raise StateError(f"{place} holds no log yet; start the server once.")
     log = Log(database_of(place, record["database"], options))
     return log, History(log, Snapshots(place / "versions"), None, None), InputSpec.from_json(record["spec"]), record
-
-
-def _webhook(url: str) -> Any:
-    from everlearn.serve.webhook import Webhook
-
-    return Webhook(url)
 
 
 def export_log(folder: str | Path, output: str | Path, version: int | None = None, *, force: bool = False) -> dict[str, Any]:
