@@ -4,6 +4,8 @@ Rows are gathered when it is time to ask, the share of units in use is read off 
 let go.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,10 @@ class ActiveUnits:
         if len(self.probe) < self.rows:
             return []
         probe, self.probe, self.waited = self.probe[-self.rows :], None, 0
-        self.share = inspect_networks(learner, probe.to(device_of(learner)), self.threshold)["active_units"]
+        probe = probe.to(device_of(learner))
+        if not math.isfinite(float(learner.predict(probe).sum())):
+            return []  # there is a worse trouble, which is told elsewhere
+        self.share = inspect_networks(learner, probe, self.threshold)["active_units"]
         if self.share is None:
             return []
         return [

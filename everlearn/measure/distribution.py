@@ -17,7 +17,7 @@ from torch import Tensor
 
 from everlearn.core.errors import InputError, check_count, check_range
 
-FLOOR = 1e-4  # a share below counts as this, as is usual for PSI
+FLOOR = 0.5  # rows of the smaller sample: a bin with fewer counts as having so many
 TINY = 1e-12  # added to variances before they divide
 
 
@@ -43,7 +43,30 @@ def bin_edges(reference: Tensor, bins: int = 10) -> Tensor:
     if not alone.any():
         return edges
     lower = torch.where(alone, below, edges)
-    return torch.cat([lower, edges], dim=1).sort(dim=1).values
+    edges = torch.cat([lower, edges], dim=1).sort(dim=1).values
+    return torch.stack([_merged(column, part, rows / (2 * bins)) for column, part in zip(ordered, edges, strict=True)])
+
+
+def _merged(ordered: Tensor, edges: Tensor, least: float) -> Tensor:
+    """The edges of a column without those that part off fewer than `least` rows; a removed edge repeats one that stays.
+
+    Bins without any row stay: values that never occurred are a sign, and chance does not fill them. So do the bins about a single
+    value that nearly all rows hold, since one bin tells nothing.
+    """
+    rising = edges.unique()
+    if len(rising) <= 2:
+        return edges
+    kept: list[float] = []
+    below = torch.searchsorted(ordered, rising, right=True).tolist()
+    last = 0
+    for edge, count in zip(rising.tolist(), below, strict=True):
+        if count == last or count - last >= least:
+            kept.append(edge)
+            last = count
+    while len(kept) > 2 and 0 < len(ordered) - last < least:
+        kept.pop()
+        last = int((ordered <= kept[-1]).sum())
+    return torch.tensor(kept + kept[-1:] * (len(edges) - len(kept)), dtype=edges.dtype)
 
 
 def bin_counts(values: Tensor, edges: Tensor) -> Tensor:
@@ -61,11 +84,14 @@ def bin_counts(values: Tensor, edges: Tensor) -> Tensor:
 def psi(first: Tensor, second: Tensor) -> Tensor:
     """(columns,) float64: the population stability index of counts (columns, bins). Symmetric; 0 for equal shares.
 
+    A bin without rows counts as if it held half a row of the smaller sample; one that is empty on both sides adds nothing.
+
     >>> round(float(psi(torch.tensor([[50, 50]]), torch.tensor([[80, 20]]))), 4)
     0.4159
     """
-    p = (first.double() / first.sum(dim=-1, keepdim=True)).clamp(min=FLOOR)
-    q = (second.double() / second.sum(dim=-1, keepdim=True)).clamp(min=FLOOR)
+    n, m = first.sum(dim=-1, keepdim=True).double(), second.sum(dim=-1, keepdim=True).double()
+    floor = FLOOR / torch.minimum(n, m)
+    p, q = torch.maximum(first / n, floor), torch.maximum(second / m, floor)
     return ((p - q) * (p / q).log()).sum(dim=-1)
 
 

@@ -1,13 +1,16 @@
 """Streams of rows, features or answers that are held against how they used to be, window by window.
 
 Columns and features are held against the first rows after a (re)start, the reference. Answers change as a model learns, slowly, so
-they are held against earlier windows of answers, the newest but one among them: a fault shows, learning does not.
+they are held against earlier windows of answers, the newest but one among them: a fault shows, learning does not. How far apart
+windows usually are counts too, since a model that learns in large steps trembles; and a shift towards the answers that rows turned
+out to have is learning, not a fault.
 A limit is the least distance that matters, or what chance alone reaches with probability `level` over all columns, if that is more.
 Windows do not overlap. State is tensors and JSON scalars; what is kept does not grow.
 """
 
 from collections.abc import Callable, Sequence
 from math import sqrt
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -19,6 +22,8 @@ PER_BIN = 20  # rows of a window that a bin should hold for the limit of chance 
 HISTORY = 5  # windows of answers kept: the newest, and four before it
 BINS = 10
 TINY = 1e-12  # the least limit
+USUAL = 20  # distances between windows that tell what is usual
+TREMBLE = 4.0  # times the usual distance
 KINDS = 20  # shares told apart among answers; labels beyond share them in turn
 
 
@@ -178,10 +183,22 @@ class AnswerShift:
     """What is answered: how often each answer is given (PSI), and how sure the probabilities are (their mean entropy).
 
     columns: numbers answered per row, 1 for labels; shares: the least PSI that matters; entropy: the rise of the mean entropy that
-    matters, as a part of the entropy of a guess among all classes. `count` takes labels; `measure` takes values.
+    matters, as a part of the entropy of a guess among all classes. `count` takes labels that were answered, `measure` values; `tell` and
+    `tell_values` take what the right answers turned out to be.
     """
 
-    parts = ("edges", "values", "filled", "current", "history", "entropies", "entropy_history")
+    parts = (
+        "edges",
+        "values",
+        "filled",
+        "current",
+        "truth",
+        "history",
+        "distances",
+        "entropies",
+        "entropy_history",
+        "rises",
+    )
 
     def __init__(
         self, *, columns: int = 1, shares: float | None = 0.25, entropy: float | None = 0.15, level: float = 1e-4,
@@ -201,13 +218,29 @@ class AnswerShift:
         self.values = torch.zeros(self.window * (HISTORY - 1) if self.by_value else 0, self.columns)
         self.filled = 0  # values kept of those that edges are made from
         self.current: list[list[int]] = [[] for _ in range(self.columns)]  # bins of the newest answers
+        self.truth: list[list[int]] = [[] for _ in range(self.columns)]  # bins of the newest right answers
         self.history: list[list[list[int]]] = []  # counts of each window, the oldest first
+        self.distances: list[float] = []  # the newest distances between windows
         self.entropies: list[float] = []
-        self.entropy_history: list[list[float]] = []  # (mean, variance) of each window
+        self.entropy_history: list[list[float]] = []  # (mean, variance, count) of each window
+        self.rises: list[float] = []  # the newest rises, and falls, of the mean entropy
 
     def count(self, labels: Sequence[int], entropies: Sequence[float], frozen: bool = False) -> list[Reading]:
         """Take numbers of labels, and entropies 0..1 of as many or fewer rows. frozen: earlier windows stay what they are."""
         return self._add([[label % KINDS for label in labels]], entropies, KINDS, frozen)
+
+    def tell(self, labels: Sequence[int]) -> None:
+        """Take numbers of labels that were right."""
+        self._tell([[label % KINDS for label in labels]])
+
+    def tell_values(self, values: Tensor) -> None:
+        """Take (rows, columns) of values that were right."""
+        if len(self.edges):
+            self._tell(torch.searchsorted(self.edges, values.T.contiguous()).tolist())
+
+    def _tell(self, places: list[list[int]]) -> None:
+        most = self.window * (HISTORY - 1)
+        self.truth = [(known + new)[-most:] for known, new in zip(self.truth, places, strict=True)]
 
     def measure(self, values: Tensor, frozen: bool = False) -> list[Reading]:
         """Take (rows, columns) of values."""
@@ -230,11 +263,12 @@ class AnswerShift:
             full = [torch.tensor(column[: self.window]) for column in self.current]
             self.current = [column[self.window :] for column in self.current]
             counts = [torch.bincount(column, minlength=bins).tolist() for column in full]
-            readings += self._compare_counts(counts)
-            told = _moments(self.entropies)
-            readings += self._compare_entropies(told)
-            self.entropies = []
-            if not (frozen or any(reading.over for reading in readings)):
+            told, self.entropies = _moments(self.entropies), []
+            counted, weighed = self._compare_counts(counts), self._compare_entropies(told)
+            found = counted + weighed
+            readings += found
+            if not (frozen or any(reading.over for reading in found)):
+                self.rises = [*self.rises, *(abs(reading.value) for reading in weighed)][-USUAL:]
                 self.history = [*self.history, counts][-HISTORY:]
                 self.entropy_history = [*self.entropy_history, told][-HISTORY:]
         return readings
@@ -246,12 +280,17 @@ class AnswerShift:
         now, before = torch.tensor(counts), torch.tensor(earlier).sum(dim=0)
         used = ((now + before) > 0).sum(dim=1).tolist()
         far = distribution.psi(before, now)
+        distance = float(far.max())
+        if len(self.truth[0]) >= self.window:
+            right = torch.stack([torch.bincount(torch.tensor(column), minlength=now.shape[1]) for column in self.truth])
+            far = far * (distribution.psi(right, now) >= distribution.psi(right, before))
         rows = self.window * len(earlier)
-        limits = torch.tensor(
-            [max(self.shares, distribution.psi_limit(rows, self.window, bins, self.level / self.columns)) for bins in used]
-        )
+        least, level = max(self.shares, _tremble(self.distances)), self.level / self.columns
+        limits = torch.tensor([max(least, distribution.psi_limit(rows, self.window, bins, level)) for bins in used])
         worst = int((far / limits.clamp(min=TINY)).argmax())
         value, limit = float(far[worst]), float(limits[worst])
+        if value <= limit:
+            self.distances = [*self.distances, distance][-USUAL:]
         return [
             above(
                 value,
@@ -270,7 +309,7 @@ class AnswerShift:
         before = sum(window[0] for window in earlier) / len(earlier)
         spread = sum(window[1] for window in earlier) / len(earlier)
         error = sqrt(spread / (earlier[0][2] * len(earlier)) + told[1] / told[2])
-        value, limit = told[0] - before, max(self.entropy, -float(ndtri(self.level)) * error)
+        value, limit = told[0] - before, max(self.entropy, _tremble(self.rises), -float(ndtri(self.level)) * error)
         return [
             above(
                 value,
@@ -287,3 +326,8 @@ def _moments(values: Sequence[float]) -> list[float]:
         return []
     mean = sum(values) / len(values)
     return [mean, sum((value - mean) ** 2 for value in values) / len(values), float(len(values))]
+
+
+def _tremble(distances: Sequence[float]) -> float:
+    """The distance that is much for windows usually so far apart; 0 while too few are known."""
+    return TREMBLE * median(distances) if len(distances) >= HISTORY - 1 else 0.0

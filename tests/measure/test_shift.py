@@ -215,6 +215,44 @@ def test_what_is_switched_off_gives_no_readings(limits):
     assert {len(found) for found in readings[2:]} == {1}
 
 
+def test_a_shift_towards_the_right_answers_is_learning_and_one_away_from_them_is_not():
+    before, truth, beyond = [0.1, 0.9], [0.5, 0.5], [0.9, 0.1]
+
+    def told(after, right, known=True):
+        shift = AnswerShift(window=100)
+        for seed in range(4):
+            shift.count(labels(seed, 100, before), [])
+            if known:
+                shift.tell(labels(50 + seed, 100, right))
+        return overs(shift.count(labels(9, 100, after), []))
+
+    assert told(truth, truth) == [False]
+    assert told(truth, truth, known=False) == [True]
+    assert told(truth, before) == [True]
+    assert told([0.99, 0.01], beyond) == [False]
+    assert told([0.6, 0.4], [0.1, 0.9]) == [True]
+
+
+def test_values_that_shift_towards_the_right_ones_are_learning():
+    for right, over in ((4.0, False), (0.0, True)):
+        shift = AnswerShift(values=True, window=100)
+        for seed in range(8):
+            shift.measure(normal(seed, 100, 1))
+            shift.tell_values(normal(50 + seed, 100, 1) + right)
+        assert overs(shift.measure(normal(9, 100, 1) + 4.0)) == [over]
+
+
+def test_a_model_that_trembles_must_shift_farther():
+    limits = []
+    for swing in (0.0, 0.2):
+        shift = AnswerShift(window=250)
+        for seed in range(12):
+            share = 0.5 + swing * (seed % 2 * 2 - 1)
+            readings = shift.count(labels(seed, 250, [share, 1.0 - share]), [])
+        limits.append(readings[0].limit)
+    assert limits[0] == 0.25 < limits[1]
+
+
 def test_state_goes_on_where_it_was():
     for made in (lambda: AnswerShift(window=30), lambda: AnswerShift(window=30, values=True)):
         first, second = made(), made()
