@@ -33,7 +33,7 @@ LEVELS = (
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-TESTED = ("learners", "agents", "data", "nn", "optim", "measure", "comparison", "studies")
+TESTED = ("learners", "agents", "data", "nn", "optim", "measure", "comparison", "serve", "studies")
 WALL, WARNING = 500, 350
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Protocol
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
-from everlearn import __version__
 from everlearn.serve import forms, problems
 from everlearn.serve.input_spec import InputSpec
 
@@ -84,7 +84,7 @@ def made(face: Answers, spec: InputSpec) -> list[Made]:
 def describe(app: FastAPI, *, secured: bool) -> dict[str, Any]:
     """The API's description (OpenAPI 3.1), made once. secured: whether tokens are needed."""
     if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=__version__, routes=app.routes, description=_ABOUT)
+        found = get_openapi(title=app.title, version=version("everlearn"), routes=app.routes, description=_ABOUT)
         found["components"]["schemas"]["Problem"] = problems.SCHEMA
         if secured:
             found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
