@@ -8,18 +8,18 @@ export EVERLEARN_DATA ?= $(abspath $(wildcard ../shared/data))
 # one thread per test process: two of them share two cores, and results depend on the number of threads
 TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
-.PHONY: compare test quick slow lint docs browser serve-docs bench lock clean
+.PHONY: compare test quick slow lint docs browser postgres serve-docs bench lock clean
 
 compare: .venv/installed
 	$(BIN)/everlearn compare
 
-test: .venv/developed browser lint docs
+test: .venv/developed browser postgres lint docs
 	$(TESTS) --durations 15
 
 quick: .venv/developed
 	$(TESTS) -m "not slow"
 
-slow: .venv/developed browser
+slow: .venv/developed browser postgres
 	$(TESTS) -m slow
 
 lint: .venv/developed
@@ -41,6 +41,11 @@ bench:
 browser:
 	@command -v chromium chromedriver >/dev/null || ! command -v apt-get >/dev/null || [ "$$(id -u)" -ne 0 ] || \
 		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; }
+
+# Postgres for the tests of a log in it; the same holds
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || ! command -v apt-get >/dev/null || \
+		[ "$$(id -u)" -ne 0 ] || { apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; }
 
 .venv/made:
 	$(PYTHON) -m venv .venv

@@ -95,8 +95,9 @@ class Following:
 
     def wake(self) -> None:
         """Say that there may be work."""
-        if self._learning is not None:
-            self._learning.wake()
+        learning = self._own()
+        if learning is not None:
+            learning.wake()
 
     def close(self) -> None:
         """Finish the present step, keep a version of it where this process leads, and stop."""
@@ -107,42 +108,47 @@ class Following:
         """Run a command (rollback, release, pause, erase) where the log is learned, and give what it gave."""
         if self._stopping.is_set():
             raise ServeError("not_ready", "the server is stopping; try again in a moment.", 503, retry_after=1.0)
-        learning = self._learning
+        learning = self._own()
         return self.commands.send(command, body, self._stopping.is_set) if learning is None else learning.ask(command, body)
 
     @property
     def leads(self) -> bool:
         """Whether this process learns."""
-        return self._learning is not None
+        return self._own() is not None
+
+    def _own(self) -> Learning | None:
+        """What learns in this process, until it gave way."""
+        learning = self._learning
+        return None if learning is None or learning.ended else learning
 
     @property
     def state(self) -> str:
         """What this process does."""
-        learning = self._learning
+        learning = self._own()
         return self._state if learning is None else learning.state
 
     @property
     def fault(self) -> str | None:
         """Why learning, or following, does not go on."""
-        learning = self._learning
+        learning = self._own()
         return self._fault if learning is None else learning.fault
 
     @property
     def fold(self) -> ServedFold | Standing | None:
         """The fold where this process leads, else what is known of it."""
-        learning = self._learning
+        learning = self._own()
         return self._standing if learning is None else learning.fold
 
     @property
     def branch(self) -> Branch | None:
         """The line of steps that is learned."""
-        learning = self._learning
+        learning = self._own()
         return self.history.branch()[0] if learning is None else learning.branch
 
     @property
     def idle(self) -> bool:
         """Whether nothing came since the last look of the process that learns, and that found nothing to fold yet."""
-        learning, standing = self._learning, self._standing
+        learning, standing = self._own(), self._standing
         if learning is not None:
             return learning.idle
         return standing is not None and standing.seen is not None and standing.seen == self.log.last_row()
@@ -211,7 +217,8 @@ class Following:
             upkeep=self.upkeep,
             between=lambda: self._between(learning),
         )
-        self._told, self._shown, self._fault = "", None, None
+        self._told, self._shown = "", None
+        self._state, self._fault = "recovering", None
         self._learning = learning
         learning.start()
         while learning.alive and not self._stopping.wait(POLL):
@@ -220,7 +227,6 @@ class Following:
             learning.close()
             return
         LOGGER.warning("the lead is lost; another process may learn now")
-        self._state = "recovering"
         self._learning = None
 
     def _between(self, learning: Learning) -> None:

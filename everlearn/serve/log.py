@@ -148,15 +148,17 @@ class Log:
     def _transact(self, group: list[tuple[Any, Future, str]], alone: bool = False) -> bool:
         """Write a group; False where all of it was undone and nobody has been answered."""
         before = (self.last_seq, self.inputs, self.answers, self.duplicates)
+        begun = False
         try:
             self.database.begin(self._writer)
+            begun = True
             results = self._written(self._writer, group)
             self.commit()
         except BaseException as error:
             with contextlib.suppress(*self.database.faults):
                 self._writer.execute("ROLLBACK")
             self.last_seq, self.inputs, self.answers, self.duplicates = before
-            if not alone and len(group) > 1:
+            if begun and not alone and len(group) > 1:
                 return False
             fault = unavailable(error) if isinstance(error, self.database.faults) else error
             for _, future, _ in group:

@@ -25,6 +25,7 @@ from everlearn.core.errors import ArgumentError, StateError, optional
 from everlearn.serve.database import BUSY_MS, Database
 from everlearn.serve.options import DURABILITY
 
+IDLE_MS = 5_000  # a process that stands still within a transaction is thrown out, so that others need not wait for ever
 CONNECT_SECONDS = 5  # to wait for a server that does not answer
 MOST_READERS = 16  # statements that read at once
 IDLE_READERS = 4  # connections kept for the next ones
@@ -132,7 +133,7 @@ class Postgres(Database):
             "search_path": self.schema,
             "synchronous_commit": "on" if self.durability == "full" else "off",
             "lock_timeout": BUSY_MS,
-            "idle_in_transaction_session_timeout": BUSY_MS,  # a process that was stopped does not keep the others waiting
+            "idle_in_transaction_session_timeout": IDLE_MS,
             **{f"tcp_{name}": value for name, value in KEEPALIVE.items()},
         }
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
@@ -197,15 +198,21 @@ class Postgres(Database):
         with self._lead_lock:
             if self._leads and self._alive():
                 return True
-            self._leads = False
-            try:
-                if self._lead is None or self._lead.closed:
-                    self._lead = self.open()
-                    self._lead.execute(f"SET application_name = 'everlearn {self.schema} lead'")
-                self._leads = self._lead.execute(f"SELECT pg_try_advisory_lock({self._lead_key})").fetchone()[0]
-            except self.faults:
-                self._drop_lead()
+            kept = self._lead is not None
+            self._leads = self._try()
+            if kept and self._lead is None:  # that connection was lost meanwhile
+                self._leads = self._try()
             return self._leads
+
+    def _try(self) -> bool:
+        try:
+            if self._lead is None:
+                self._lead = self.open()
+                self._lead.execute(f"SET application_name = 'everlearn {self.schema} lead'")
+            return self._lead.execute(f"SELECT pg_try_advisory_lock({self._lead_key})").fetchone()[0]
+        except self.faults:
+            self._drop_lead()
+            return False
 
     def holds(self) -> bool:
         with self._lead_lock:

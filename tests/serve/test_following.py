@@ -221,7 +221,8 @@ def test_commands_through_a_follower_are_carried_out_by_the_leader(shared):
     second.resume("back")
     assert first.status()["learning"] == "running"
     assert second.erase("r3")["removed"] == 2
-    assert [item["action"] for item in second.decisions(5)] == ["erase", "resume", "pause", "release", "rollback"]
+    told = [item["action"] for item in second.decisions() if item["who"] != "guard"]
+    assert told == ["erase", "resume", "pause", "release", "rollback"]
     assert first.status()["counts"]["inputs"] == second.status()["counts"]["inputs"] == 23
     assert shared.rows("SELECT count(*) FROM command")[0][0] == 0
 
