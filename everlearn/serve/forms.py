@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from everlearn.serve.bodies import GREATEST as GREATEST_ANSWER
 from everlearn.serve.bodies import LARGEST, MOST_ITEMS
 from everlearn.serve.ids import LONGEST_ID
 from everlearn.serve.input_spec import InputSpec
@@ -19,7 +20,10 @@ from everlearn.serve.records import After
 MOST_LABELS = 200  # labels that are listed one by one
 GREATEST = 2**53 - 1  # of the numbers in a log: what every reader of JSON keeps whole
 VISIBLE = r"^[^\u0000-\u001f\u007f-\u009f]+$"  # of ids; what is printable beyond ASCII is more than a pattern should list
-FLOATS = {"float16": 65504.0, "float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308}
+FLOATS = {
+    "float16": 65520.0,
+    "float32": 3.4028235677973366e38,
+}  # what is rounded to infinity: half a step above the greatest
 
 
 class Form(BaseModel):
@@ -231,7 +235,7 @@ def input_schema(spec: InputSpec) -> dict[str, Any]:
 
 def answer_schema(spec: InputSpec) -> dict[str, Any]:
     """JSON schema of y, or of a reward."""
-    number = {"type": "number", "minimum": -FLOATS["float32"], "maximum": FLOATS["float32"]}
+    number = {"type": "number", "minimum": -GREATEST_ANSWER, "maximum": GREATEST_ANSWER}
     if spec.kind == "actions":
         return number
     if spec.kind == "values":
@@ -304,5 +308,5 @@ def _widened(schema: dict[str, Any], greatest: float | None) -> dict[str, Any]:
     """A schema of nested lists whose numbers fit the dtype, and may be true and false, which stand for 1 and 0."""
     if schema.get("type") == "array":
         return {**schema, "items": _widened(schema["items"], greatest)}
-    limits = {} if greatest is None else {"minimum": -greatest, "maximum": greatest}
+    limits = {} if greatest is None else {"exclusiveMinimum": -greatest, "exclusiveMaximum": greatest}
     return {**schema, **limits, "type": [schema["type"], "boolean"]}

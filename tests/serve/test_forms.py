@@ -1,6 +1,7 @@
 """The description of rows and answers agrees with what is taken: by jsonschema on one side and InputSpec on the other."""
 
 import base64
+import math
 
 import jsonschema
 import numpy
@@ -46,6 +47,15 @@ ROWS = st.one_of(
 def test_a_row_is_taken_where_it_is_described(spec, row):
     body = {"x": row}
     assert described(body, forms.predict_schema(spec)) == taken(bodies.asks, body, spec)
+
+
+@pytest.mark.parametrize(("dtype", "greatest"), [("float16", 65504.0), ("float32", 3.4028234663852886e38)])
+def test_numbers_are_described_up_to_where_rounding_makes_them_infinite(dtype, greatest):
+    spec = InputSpec("values", (1,), dtype, targets=("one",))
+    end = forms.FLOATS[dtype]
+    for number, fine in ((greatest, True), (math.nextafter(end, 0), True), (end, False), (-end, False)):
+        assert described({"x": [number]}, forms.predict_schema(spec)) is fine
+        assert taken(bodies.asks, {"x": [number]}, spec) is fine
 
 
 @pytest.mark.parametrize("spec", [CLASSES, IMAGES, VALUES])
