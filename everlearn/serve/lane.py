@@ -51,7 +51,8 @@ class Lane:
         return self._down[: self.usual]
 
     def put(self, rows: Sequence[Any], future: Future) -> None:
-        """Send a request as soon as an actor is free; the future gets what came of it."""
+        """Send a request as soon as an actor is free; the future, which cannot be cancelled any more, gets what came of it."""
+        future.set_running_or_notify_cancel()
         with self._lock:
             self._waiting.append((rows, future))
         self._go()

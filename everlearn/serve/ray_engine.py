@@ -260,6 +260,9 @@ class RayEngine(Engine):
 
     def close(self) -> None:
         """Wait for what was asked through this engine, and let go of the actors; they go on."""
+        self._finish()
+
+    def _finish(self) -> None:
         end = time.monotonic() + ENDING
         with self._quiet:
             self._closed = True
@@ -268,7 +271,7 @@ class RayEngine(Engine):
 
     def shutdown(self) -> None:
         """Finish what waits, keep a last version, and end the actors; a cluster that was begun here ends too."""
-        self.close()
+        self._finish()
         with suppress(self._ray.exceptions.RayActorError):
             self._remote("call", self._owner, "close", (), {}, retries=0).result()
         for actor in (*self.replicas, self._owner):

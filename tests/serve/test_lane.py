@@ -149,3 +149,12 @@ def test_a_call_that_cannot_be_made_fails_its_requests_alone():
     future = Future()
     lane.put(["x"], future)
     assert isinstance(future.exception(0), ContractError) and "OSError: no way" in str(future.exception(0))
+
+
+def test_a_caller_who_gives_up_takes_nothing_from_the_others():
+    yard = Yard()
+    futures = [yard.put(f"x{number}") for number in range(DEPTH + 3)]
+    assert not any(future.cancel() for future in futures)
+    while yard.sent:
+        yard.answer()
+    assert [future.result(0) for future in futures] == [[f"X{number}"] for number in range(DEPTH + 3)]
