@@ -109,7 +109,7 @@ class ServedFold:
 
     def apply(self, moment: Moment) -> list[Alarm]:
         """Fold one moment. Raises EverlearnError where it cannot be learned from; the fold is then of no use any more."""
-        self.guard.metrics = {}
+        self.guard.begin_step()
         for event in events_of(moment, self.spec):
             self.fold.step(event)
             for name, value in self.guard.metrics.items():

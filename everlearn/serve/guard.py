@@ -4,7 +4,10 @@ Every answered row is scored three times before it is learned from: by the learn
 service and by the one before it. So a candidate is judged on rows that it had not learned from, and all on the same rows.
 
     into service:   mean(candidate - service) >= -margin          over the newest `window` rows, at least `least`
-    back again:     mean(d) - t(n-1, confidence) s / sqrt(n) > margin,  d = parent - service, over the rows since it came into service
+    back again:     mean(d) - t(n-1, c) s / sqrt(n) > margin,  d = parent - service, over the rows since it came into service
+
+The second is asked at `least`, twice as many, four times as many, ... and `window` rows since the version came into service, then every
+`window` rows. With k looks up to `window`, c = 1 - (1 - confidence) / k, so that all of them together are wrong no more often than one.
 
 Scores: 1 for a right answer; minus the mean absolute error; for agents the reward weighted by 1 / propensity where the policy, asked
 anew with randomness of its own, takes the logged action (an unbiased estimate of what it would have earned).
@@ -49,7 +52,7 @@ class Guard(Monitor):
     """
 
     name = "guard"
-    parts = ("candidate", "served", "previous", "since", "kinds", "served_kinds", "metrics")
+    parts = ("candidate", "served", "previous", "since", "looks", "kinds", "served_kinds", "metrics")
 
     def __init__(self, options: Options, kind: str, classes: int = 0):
         self.options = options
@@ -61,9 +64,14 @@ class Guard(Monitor):
         self.served: list[float] = []
         self.previous: list[float] = []  # the parent's, of the rows since the version came into service
         self.since = 0  # answered rows since the version came into service
+        self.looks = False  # whether the present step is one at which the version in service is held against its parent
         self.kinds: list[int] = []  # answers to the newest rows without labels
         self.served_kinds: list[int] = []
         self.metrics: dict[str, float] = {}  # of the newest update, where it is a number
+
+    def begin_step(self) -> None:
+        """Another step begins: what was told of the one before does not count for it."""
+        self.metrics, self.looks = {}, False
 
     def start(self, learner: Learner, stream: Stream) -> None:
         """Nothing depends on the stream."""
@@ -131,13 +139,13 @@ class Guard(Monitor):
         """Why the version in service should give way to its parent, None where it need not."""
         options = self.options
         previous = self.previous[-options.window :]
-        if not options.guard or self.parent is None or len(previous) < options.least:
+        if not self.looks or self.parent is None or not previous:
             return None
         served = self.served[-len(previous) :]
         if not math.isfinite(_mean(served)) and math.isfinite(_mean(previous)):
             return f"its answers are not finite, those of the version before it are, over {len(previous)} rows"
         differences = [old - new for old, new in zip(previous, served, strict=True)]
-        bound = lower_bound(differences, options.confidence)
+        bound = lower_bound(differences, 1.0 - (1.0 - options.confidence) / len(self._first_looks()))
         if bound is None or bound <= options.margin:
             return None
         return (
@@ -147,7 +155,7 @@ class Guard(Monitor):
 
     def settled(self) -> None:
         """Another version serves: what was scored for the one before it no longer counts."""
-        self.candidate, self.served, self.previous, self.since = [], [], [], 0
+        self.candidate, self.served, self.previous, self.since, self.looks = [], [], [], 0, False
         self.kinds, self.served_kinds = [], []
 
     def _add(self, candidate: list[float], served: list[float], previous: list[float]) -> None:
@@ -155,7 +163,21 @@ class Guard(Monitor):
         self.candidate = (self.candidate + candidate)[-window:]
         self.served = (self.served + served)[-window:]
         self.previous = (self.previous + previous)[-window:] if previous else []
-        self.since += len(served)
+        before, self.since = self.since, self.since + len(served)
+        self.looks = self.looks or self._looks_between(before, self.since)
+
+    def _first_looks(self) -> list[int]:
+        """Rows since a version came into service at which it is held against its parent, up to `window`."""
+        least, window = self.options.least, self.options.window
+        doubled = [least * 2**power for power in range(window.bit_length()) if least * 2**power < window]
+        return [*doubled, max(least, window)]
+
+    def _looks_between(self, before: int, now: int) -> bool:
+        """Whether a look falls on the rows after `before` up to `now`."""
+        window = self.options.window
+        return any(before < rows <= now for rows in self._first_looks()) or (
+            now > window and now // window > before // window
+        )
 
     def _scores(self, scores: Tensor, y: Tensor) -> list[float]:
         if self.kind == "classes":
