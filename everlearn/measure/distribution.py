@@ -11,6 +11,7 @@ two-sample test, JMLR 13. Buckley & Eagleson (1988), An approximation to the dis
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -95,6 +96,7 @@ def psi(first: Tensor, second: Tensor) -> Tensor:
     return ((p - q) * (p / q).log()).sum(dim=-1)
 
 
+@cache
 def psi_limit(n: int, m: int, bins: int, level: float) -> float:
     """The PSI that counts of n and m rows in `bins` bins exceed by chance with probability `level`; 0 for a single bin.
 
@@ -123,6 +125,7 @@ def ks(first: Tensor, second: Tensor) -> Tensor:
     return (below - torch.searchsorted(other, places, right=True).double() / len(second)).abs().amax(dim=1)
 
 
+@cache
 def ks_limit(n: int, m: int, level: float) -> float:
     """The KS statistic that samples of n and m rows exceed by chance with probability at most `level`.
 

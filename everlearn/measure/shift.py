@@ -33,7 +33,7 @@ class ColumnShift:
     names: of the columns, for the sentence; reference, window: rows; level: chance of a false alarm in one test of all columns.
     """
 
-    parts = ("rows", "filled", "edges", "counts", "tally", "kept", "bins")
+    parts = ("rows", "filled", "edges", "counts", "kept", "bins")
 
     def __init__(
         self, names: Sequence[str], *, psi: float | None = 0.25, ks: float | None = None, level: float = 1e-4,
@@ -53,45 +53,37 @@ class ColumnShift:
         self.filled = 0
         self.edges = torch.zeros(0)
         self.counts = torch.zeros(0)  # of the reference, by column and bin
-        self.tally = torch.zeros(0)  # of the window so far
         self.bins: list[int] = []
-        self.kept = torch.zeros(
-            0
-        )  # the reference itself, which only Kolmogorov-Smirnov needs, as it needs the window's rows
+        self.kept = torch.zeros(0)  # the reference itself, which only Kolmogorov-Smirnov needs
 
     def add(self, x: Tensor) -> list[Reading]:
         """Take (rows, columns). Readings come with each full window."""
-        x = x.double()
         readings: list[Reading] = []
         while len(x):
-            referring = not self.bins
-            taken = x[: (self.reference if referring else self.window) - self.filled]
-            if referring or self.ks is not None:
-                self.rows[self.filled : self.filled + len(taken)] = taken
-            if not referring and self.psi is not None:
-                self.tally += distribution.bin_counts(taken, self.edges)
+            taken = x[: len(self.rows) - self.filled]
+            self.rows[self.filled : self.filled + len(taken)] = taken
             self.filled += len(taken)
             x = x[len(taken) :]
-            if referring and self.filled == self.reference:
-                self._refer()
-            elif not referring and self.filled == self.window:
-                readings += self._compare()
-                self.tally, self.filled = torch.zeros_like(self.tally), 0
+            if self.filled == len(self.rows):
+                self.filled = 0
+                if self.bins:
+                    readings += self._compare()
+                else:
+                    self._refer()
         return readings
 
     def _refer(self) -> None:
         self.edges = distribution.bin_edges(self.rows, max(2, min(BINS, self.window // PER_BIN)))
         self.counts = distribution.bin_counts(self.rows, self.edges)
-        self.tally, self.filled = torch.zeros_like(self.counts), 0
         self.bins = [len(edges.unique()) + 1 for edges in self.edges]
         self.kept = torch.zeros(0) if self.ks is None else self.rows
-        self.rows = torch.zeros(0 if self.ks is None else self.window, len(self.names), dtype=torch.float64)
+        self.rows = torch.zeros(self.window, len(self.names), dtype=torch.float64)
 
     def _compare(self) -> list[Reading]:
         n, m, level = self.reference, self.window, self.level / len(self.names)
         readings = []
         if self.psi is not None:
-            far = distribution.psi(self.counts, self.tally)
+            far = distribution.psi(self.counts, distribution.bin_counts(self.rows, self.edges))
             limits = {bins: max(self.psi, distribution.psi_limit(n, m, bins, level)) for bins in set(self.bins)}
             readings.append(self._reading("PSI", far, torch.tensor([limits[bins] for bins in self.bins])))
         if self.ks is not None:

@@ -45,9 +45,7 @@ class UpdateSize:
     def add(self, learner: Any) -> list[Reading]:
         """Look at a learner's networks after a step. No reading where nothing moved, or where there are no networks."""
         taken, lengths = sample_weights(learner)
-        if lengths not in self._roots:
-            self._roots = {lengths: stands_for(lengths).sqrt()}
-        weights = taken * self._roots[lengths]
+        weights = taken * self._root(lengths) if sum(lengths) > len(taken) else taken
         before, norm = self.weights, self.norm
         self.weights, self.norm = weights, float(weights @ weights)
         self.not_finite = not math.isfinite(self.norm)
@@ -72,6 +70,11 @@ class UpdateSize:
             )
         ]
 
+    def _root(self, lengths: tuple[int, ...]) -> Tensor:
+        if lengths not in self._roots:
+            self._roots = {lengths: stands_for(lengths).sqrt()}
+        return self._roots[lengths]
+
 
 def sample_weights(learner: Any, most: int = SAMPLE) -> tuple[Tensor, tuple[int, ...]]:
     """(float64 weights, lengths): evenly spaced weights of each parameter of a learner's networks, at most `most` in all (and one of
@@ -81,12 +84,14 @@ def sample_weights(learner: Any, most: int = SAMPLE) -> tuple[Tensor, tuple[int,
     >>> len(weights), lengths
     (47, (1000, 10))
     """
-    parameters = [parameter.detach().flatten() for network in networks(learner) for parameter in network.parameters()]
-    lengths = tuple(map(len, parameters))
+    parameters = [parameter.detach() for network in networks(learner) for parameter in network.parameters()]
+    lengths = tuple(parameter.numel() for parameter in parameters)
     if not sum(lengths):
         return torch.zeros(0, dtype=torch.float64), ()
     stride = _stride(lengths, most)
-    return torch.cat([parameter[::stride] for parameter in parameters]).to("cpu", torch.float64), lengths
+    flat = [parameter.reshape(-1) for parameter in parameters]
+    taken = flat if stride == 1 else [part[::stride] for part in flat]
+    return torch.cat(taken).to("cpu", torch.float64), lengths
 
 
 def stands_for(lengths: Sequence[int], most: int = SAMPLE) -> Tensor:
