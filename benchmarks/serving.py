@@ -447,6 +447,8 @@ def main() -> None:
                 *tails,
             ]
         )
+    from everlearn.serve.engine import fsync_ms
+
     again, turned = restart(), overload()
     extra = [
         [
@@ -459,7 +461,17 @@ def main() -> None:
         ["overload: memory before and after, MB", f"{turned['mb_before']:.0f} / {turned['mb_after']:.0f}"],
     ]
     text = table(["server", "requests/s", "of no log", "p50 ms", "p99 ms"], rows) + "\n\n" + table(["", ""], extra)
-    publish("serving", {"rates": rates, "outcomes": outcomes, "restart": again, "overload": turned}, text)
+    publish(
+        "serving",
+        {
+            "fsync_ms": fsync_ms(Path(tempfile.gettempdir())),
+            "rates": rates,
+            "outcomes": outcomes,
+            "restart": again,
+            "overload": turned,
+        },
+        text,
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,18 @@ import torch
 torch.set_num_threads(1)
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("everlearn", "torch", "numpy", "scikit-learn", "avalanche-lib", "continuum", "river")
+PACKAGES = (
+    "everlearn",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "avalanche-lib",
+    "continuum",
+    "river",
+    "ray",
+    "fastapi",
+    "uvicorn",
+)
 Outcome = TypeVar("Outcome")
 
 
