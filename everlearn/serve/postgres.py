@@ -11,7 +11,6 @@ connection is opened anew with the next transaction. Reference: postgresql.org, 
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -24,12 +23,12 @@ from typing import Any
 from everlearn.core.errors import ArgumentError, StateError, optional
 from everlearn.serve.database import BUSY_MS, Database
 from everlearn.serve.options import DURABILITY
+from everlearn.serve.postgres_url import checked_schema, read_url, refusal, shown, take_schema
 
 IDLE_MS = 5_000  # a process that stands still within a transaction is thrown out, so that others need not wait for ever
 CONNECT_SECONDS = 5  # to wait for a server that does not answer
 MOST_READERS = 16  # statements that read at once
 IDLE_READERS = 4  # connections kept for the next ones
-NAMES = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}  # a machine that died is noticed in 11 s
 
 
@@ -86,8 +85,9 @@ class PostgresConnection:
 class Postgres(Database):
     """A schema of a Postgres database, reached directly or through a pooler that keeps sessions.
 
-    url: postgresql://user:password@host:port/database; name: of the schema, one for each served model; durability: "full" (a commit
-    would survive a power cut of the database's machine) or "normal" (a crash of the database may lose the last moments).
+    url: postgresql://user:password@host:port/database?schema=NAME; name: of the schema, one for each served model, by default what the
+    URL says, else everlearn; durability: "full" (a commit would survive a power cut of the database's machine) or "normal" (a crash of
+    the database may lose the last moments).
 
     Raises ArgumentError for a URL or name that cannot be; StateError, when it is first used, where the database cannot be reached.
     """
@@ -98,15 +98,13 @@ class Postgres(Database):
     blob = "BYTEA"
     real = "DOUBLE PRECISION"
 
-    def __init__(self, url: str, durability: str = "full", *, name: str = "everlearn"):
+    def __init__(self, url: str, durability: str = "full", *, name: str | None = None):
         psycopg = optional("psycopg", "serve", "a log in Postgres")
         self._psycopg = psycopg
         self.faults = (psycopg.Error,)
+        url, schema = take_schema(url)
         self.parameters = read_url(url)
-        if not NAMES.fullmatch(name):
-            raise ArgumentError(
-                f"postgres: name must be lower-case letters, digits and _, at most 63, got {name!r}. Try {_near(name)!r}."
-            )
+        name = checked_schema(name or schema or "everlearn")
         if durability not in DURABILITY:
             raise ArgumentError(f"postgres: durability must be one of {', '.join(DURABILITY)}, got {durability!r}.")
         self.schema = name
@@ -302,48 +300,3 @@ def lock_key(purpose: str, name: str) -> int:
     """The number of an advisory lock: 64 bits that differ by purpose and schema."""
     digest = hashlib.blake2b(f"everlearn {purpose} {name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, signed=True)
-
-
-def read_url(url: str) -> dict[str, Any]:
-    """The parts of a URL or of a libpq text. Raises ArgumentError, which shows nothing of it: it may hold a password."""
-    psycopg = optional("psycopg", "serve", "a log in Postgres")
-    try:
-        parts = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.Error:
-        parts = {}
-    hosts, ports = str(parts.get("host") or ""), str(parts.get("port") or "")
-    if not parts or "@" in hosts or not re.fullmatch(r"[0-9,]*", ports):
-        raise ArgumentError(
-            "the database URL cannot be read (it is not shown, since it may hold a password). Write it as "
-            "postgresql://user:password@host:port/database, with %40 for an @ in the password."
-        )
-    return {key: value for key, value in parts.items() if value is not None}
-
-
-def shown(parameters: dict[str, Any]) -> str:
-    """Where a database is, in words that hold no password."""
-    port = f":{parameters['port']}" if "port" in parameters else ""
-    host = parameters.get("host") or parameters.get("hostaddr") or "the local socket"
-    return f"database {parameters.get('dbname') or parameters.get('user') or 'by default'!r} at {host}{port}"
-
-
-def refusal(error: Exception, parameters: dict[str, Any]) -> str:
-    """The sentence for a database that cannot be used, and the nearest fix."""
-    said = " ".join(str(error).split())
-    user = parameters.get("user")
-    named = "the default user" if user is None else f"the user {user!r}"
-    place = shown(parameters)
-    if "password authentication failed" in said or "no password supplied" in said:
-        return f"{place} does not accept the password of {named}. Put the right one into the URL, or into ~/.pgpass."
-    if re.search(r'role ".*" does not exist', said):
-        return f"{place} does not know {named}. Make it with: createuser {user or ''}".rstrip()
-    if re.search(r'database ".*" does not exist', said):
-        return f"there is no {place}. Make it with: createdb {parameters.get('dbname') or user or ''}".rstrip()
-    if "permission denied" in said:
-        return f"{named} may not make a schema in the {place} ({said}). Grant it CREATE there, or make the schema for it."
-    return f"{place} cannot be reached ({said}). Is Postgres running there, and may this machine connect?"
-
-
-def _near(name: str) -> str:
-    plain = re.sub(r"[^a-z0-9_]", "_", name.lower())[:62]
-    return plain if NAMES.fullmatch(plain) else f"_{plain}"

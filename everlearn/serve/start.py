@@ -84,10 +84,12 @@ def database_of(folder: Path, url: str | None, options: Options) -> Database:
     if url is None:
         return SQLite(folder / "log.sqlite", options.durability)
     if not url.startswith(("postgresql://", "postgres://")):
-        raise ArgumentError(f"--database must be a URL such as postgresql://user@host/name, got {url!r}.")
+        raise ArgumentError(
+            f"--database must be a URL such as postgresql://user@host/name, got one that begins {url.partition(':')[0][:20]!r}."
+        )
     from everlearn.serve.postgres import Postgres
 
-    return Postgres(url)
+    return Postgres(url, options.durability)
 
 
 def start(

@@ -1,6 +1,7 @@
 """Several processes on one log: nothing lost, nothing twice, one of them learns, and another takes over when it ends."""
 
 import itertools
+import random
 import threading
 import time
 
@@ -276,6 +277,7 @@ def test_a_leader_that_loses_its_session_gives_way_and_what_it_writes_is_refused
         learning.ask("pause", {"paused": True, "reason": "", "who": ""})
 
 
+@pytest.mark.slow
 def test_the_database_restarted_in_the_middle_loses_nothing(shared):
     first, second = leader_first(shared)
     results = [None, None]
@@ -360,6 +362,58 @@ def test_a_killed_leader_is_followed_by_another_with_the_same_weights(shared, af
     assert stored >= {f"r{item[0]}" for item in taken + mine}
     assert follower.learning.fold.sha256() == cut_by_hand(shared) == lineage_folded(follower)
     print(f"took over in {took_over:.2f} s after {len(taken)} rows")
+
+
+@pytest.mark.slow
+def test_leaders_killed_one_after_another_lose_nothing_and_double_nothing(shared):
+    """Two processes take rows all the time; the one that learns is killed at a random moment, and a new one comes."""
+    chance, taken, next_number = random.Random(0), [], 0
+    standing = [shared.child(), shared.child()]
+    assert [child.hear() for child in standing] == ["ready", "ready"]
+    for _ in range(3):
+        leader = next(child for child in standing if child.ask("status")["learning"] == "running")
+        numbers = {
+            child: range(next_number + 60 * place, next_number + 40 * place + 60) for place, child in enumerate(standing)
+        }
+        next_number += 100
+        heard = {}
+        for child in standing:
+            child.tell("go", numbers=list(numbers[child]))
+            heard[child] = listen(child)
+        time.sleep(chance.uniform(0.0, 0.5))
+        leader.kill()
+        for thread, rows in heard.values():
+            thread.join(60)
+            taken += rows
+        other = next(child for child in standing if child is not leader)
+        other.tell("go", numbers=list(numbers[leader]))  # as its clients would
+        taken += other.taken()
+        standing = [other, shared.child()]
+        assert standing[1].hear() == "ready"
+    watcher = shared.engine()
+    watcher.wait_ready()
+    until(lambda: standing[0].ask("status")["lag"]["answers"] < OPTIONS["batch"])
+    assert watcher.learned()
+    for child in standing:
+        child.ask("close")
+    hold_whole(shared, taken, range(next_number))
+    until(lambda: watcher.learning.state == "running")
+    assert watcher.learned()
+    assert watcher.learning.fold.sha256() == cut_by_hand(shared) == lineage_folded(watcher)
+
+
+def test_a_version_overwritten_by_one_that_led_before_is_made_again(shared):
+    first, second = leader_first(shared)
+    go(first, range(24))
+    assert first.learned()
+    row, snapshots = first.history.version(2), first.history.snapshots
+    assert first.history.snapshot(row) is not None
+    snapshots.save(2, snapshots.load(1))
+    assert first.history.snapshot(row) is None and second.history.snapshot(row) is None
+    second.rollback(2, "it is fine")
+    until(lambda: second.predicting.version == 2)
+    assert digest(second.predicting._service[1].state_dict()) == row.sha256
+    assert digest(snapshots.load(2)["fold"]["learner"]) == row.sha256
 
 
 # ---- feedback told to two processes ------------------------------------------------------------------------------------------

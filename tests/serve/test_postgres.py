@@ -9,11 +9,11 @@ import time
 import psycopg
 import pytest
 
-from everlearn.core.errors import ArgumentError, ServeError, StateError
+from everlearn.core.errors import ServeError, StateError
 from everlearn.serve import postgres
 from everlearn.serve.engine import LocalEngine
 from everlearn.serve.log import Log
-from everlearn.serve.postgres import Postgres, lock_key, read_url, refusal, shown, translated
+from everlearn.serve.postgres import Postgres, lock_key, translated
 from everlearn.serve.records import Ask, Told
 
 from .engine_contract import CONTRACT, MODELS, Bench
@@ -290,6 +290,25 @@ def test_logs_that_are_made_at_once_are_made_once(server):  # noqa: F811
         database.close()
 
 
+def test_each_log_counts_what_the_other_writes_and_removes(server):  # noqa: F811
+    name = next(NAMES)
+    databases = [Postgres(server.url(), name=name) for _ in range(2)]
+    one, other = (Log(database) for database in databases)
+    for number in range(4):
+        ask(one, f"{number}").result(5)
+    assert [(log.counts()["inputs"], log.newest()) for log in (one, other)] == [(4, 4), (4, 4)]
+    other.tell([Told("1", 1)]).result(5)
+    one.write(lambda connection: one.erase(connection, "1")).result(5)
+    ask(other, "new").result(5)
+    for log in (one, other):
+        assert (log.counts()["inputs"], log.counts()["answers"], log.newest()) == (4, 0, 6)
+    one.write(lambda connection: one.forget_before(connection, one.clock() + 1, 2)).result(5)
+    assert one.counts()["inputs"] == other.counts()["inputs"] == 3
+    for log, database in zip((one, other), databases, strict=True):
+        log.close()
+        database.close()
+
+
 def test_durability_is_that_of_the_commit(server):  # noqa: F811
     for durability, setting in (("full", "on"), ("normal", "off")):
         database = Postgres(server.url(), durability, name=next(NAMES))
@@ -346,33 +365,6 @@ def test_a_database_that_cannot_be_used_is_refused_with_a_fix(server):  # noqa: 
             with pytest.raises(StateError, match=said) as caught:
                 use()
             assert "wr0ng" not in str(caught.value) and "secret" not in str(caught.value)
-
-
-def test_a_missing_role_is_named():
-    told = refusal(Exception('FATAL: role "ann" does not exist'), {"user": "ann", "dbname": "x"})
-    assert told == "database 'x' at the local socket does not know the user 'ann'. Make it with: createuser ann"
-
-
-@pytest.mark.parametrize("url", ["postgresql://a:pa@ss@127.0.0.1:1/x", "postgresql://a:pa/ss@h:p/x", "nonsense", "", "a=b"])
-def test_a_url_that_cannot_be_read_is_not_shown(url):
-    with pytest.raises(ArgumentError, match=r"cannot be read.*postgresql://user:password@host:port/database") as caught:
-        read_url(url)
-    assert "ss@" not in str(caught.value) and caught.value.__cause__ is None
-
-
-def test_a_schema_that_is_no_name_is_refused_with_one_that_is():
-    with pytest.raises(ArgumentError, match=r"got 'My Model'\. Try 'my_model'"):
-        Postgres("postgresql://h/x", name="My Model")
-    with pytest.raises(ArgumentError, match=r"got '1st'\. Try '_1st'"):
-        Postgres("postgresql://h/x", name="1st")
-    with pytest.raises(ArgumentError, match="durability must be one of full, normal, got 'off'"):
-        Postgres("postgresql://h/x", "off")
-
-
-def test_where_a_database_is_shows_no_password():
-    parts = read_url("postgresql://ann:hush@example.org:5433/sales")
-    assert shown(parts) == "database 'sales' at example.org:5433"
-    assert shown(read_url("postgresql:///sales")) == "database 'sales' at the local socket"
 
 
 @pytest.mark.parametrize(
