@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,29 @@ class LocalEngine(Engine):
         default = default_answer(spec, self.options)
         torch.set_num_threads(self.options.threads)
         self.database = database or SQLite(self.folder / "log.sqlite", self.options.durability)
+        try:
+            with ExitStack() as undo:
+                self._start(served, default, watch, raised, clock, undo)
+                undo.pop_all()
+        except ServeError as error:
+            raise StateError(f"cannot serve from {self.folder}: {error}") from error
+
+    def _start(
+        self,
+        served: Served,
+        default: Any,
+        watch: Any,
+        raised: Callable[[Alarm], None],
+        clock: Callable[[], float],
+        undo: ExitStack,
+    ) -> None:
+        """Open the log and begin to learn. undo: closes again what was opened, where that fails."""
+        spec = self.spec
+        undo.callback(self.database.close)
         leads = self.database.lead()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = Log(self.database, clock=clock)
+        undo.callback(self.log.close)
         predictors = Predictors(served)
         self.history = History(
             self.log,
@@ -182,8 +203,6 @@ class LocalEngine(Engine):
             differ = ", ".join(
                 f"{key}: {was.get(key)!r} there, {given[key]!r} now" for key in given if was.get(key) != given[key]
             )
-            self.log.close()
-            self.database.close()
             raise StateError(f"{self.folder} holds the log of another model ({differ}). Choose another folder.")
         if not standing:
             self._begin(given)
@@ -351,12 +370,18 @@ def fsync_ms(folder: Path, rounds: int = 5) -> float:
     """The median time of a small write that reaches the disk, in milliseconds: what a durable commit costs here."""
     path = folder / f".fsync.{os.getpid()}.{time.monotonic_ns()}"
     times = []
-    with open(path, "wb") as file:
-        for _ in range(rounds):
-            file.write(b"0" * 512)
-            file.flush()
-            began = time.perf_counter()
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - began)
-    path.unlink()
+    try:
+        with open(path, "wb") as file:
+            for _ in range(rounds):
+                file.write(b"0" * 512)
+                file.flush()
+                began = time.perf_counter()
+                os.fsync(file.fileno())
+                times.append(time.perf_counter() - began)
+    except OSError as error:
+        raise StateError(
+            f"cannot write in {folder}: {error.strerror}. Free space there, or choose another folder."
+        ) from error
+    finally:
+        path.unlink(missing_ok=True)
     return round(1000 * statistics.median(times), 3)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from everlearn.core.errors import ServeError
+from everlearn.core.errors import ServeError, StateError
 from everlearn.serve.database import Connection, Database, unavailable
 from everlearn.serve.ingest import Asked, add_answers, add_inputs, hashed, insert_answers
 from everlearn.serve.records import ANSWER, INPUT, Answer, Answered, Ask, Input, Moment, Receipt, Told
@@ -48,10 +48,16 @@ class Log:
         self._counted = (0, 0, 0, "")  # newest number counted, inputs, answers, what had been removed then
         self._local = threading.local()
         self._work: queue.SimpleQueue = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
         self._writer = database.connect()
-        self._make_tables()
-        self.last_seq = self.last_row()
-        self.inputs, self.answers = (self._count(kind) for kind in (INPUT, ANSWER))
+        try:
+            self._make_tables()
+            self.last_seq = self.last_row()
+            self.inputs, self.answers = (self._count(kind) for kind in (INPUT, ANSWER))
+        except BaseException:
+            self._writer.close()
+            raise
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -66,6 +72,9 @@ class Log:
             with contextlib.suppress(*self.database.faults):
                 self._writer.execute("ROLLBACK")
             raise unavailable(error) from error
+        found = self.setting("format", connection=self._writer)
+        if found != FORMAT:
+            raise StateError(f"the log is of format {found!r}, and this version of Everlearn reads format {FORMAT!r}.")
 
     # ---- writing ---------------------------------------------------------------------------------------------------------
 
@@ -74,27 +83,27 @@ class Log:
 
         leading: only as the process that learns: refused (not_ready) where another took over, however late this one hears of it.
         """
-        future: Future[T] = Future()
-        self._work.put((self._led(work) if leading and self.database.shared else work, future, ""))
+        return self._put(self._led(work) if leading and self.database.shared else work, Future(), "")
+
+    def _put(self, work: Any, future: "Future[T]", kind: str) -> "Future[T]":
+        with self._lock:
+            if not self._closed:
+                self._work.put((work, future, kind))
+                return future
+        future.set_exception(ServeError("not_ready", "the log is closed; nothing was stored.", 503, retry_after=1.0))
         return future
 
     def ask(self, asks: Sequence[Ask], future: "Future[list[Answered]] | None" = None) -> "Future[list[Answered]]":
         """Answer the rows of one request through `answering` and store them, all or none; the future fails with conflict."""
-        future = future or Future()
-        self._work.put((asks, future, ASKED))
-        return future
+        return self._put(asks, future or Future(), ASKED)
 
     def keep(self, asked: Asked) -> "Future[list[Answered]]":
         """Store the rows of one request that were answered elsewhere (asked, output, version), as `ask` does."""
-        future: Future[list[Answered]] = Future()
-        self._work.put((asked, future, INPUT))
-        return future
+        return self._put(asked, Future(), INPUT)
 
     def tell(self, items: Sequence[Told], horizon: float | None = None) -> "Future[list[Receipt]]":
         """Store the answers of one request, all or none; the future fails with conflict or horizon_passed."""
-        future: Future[list[Receipt]] = Future()
-        self._work.put(((items, horizon), future, ANSWER))
-        return future
+        return self._put((items, horizon), Future(), ANSWER)
 
     def _led(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
         def led(connection: Connection) -> T:
@@ -110,8 +119,12 @@ class Log:
         self.keep_setting("term", self.term)
 
     def close(self) -> None:
-        """Write what waits, and stop."""
-        self._work.put(None)
+        """Write what waits, and stop. What is asked of it later is refused (not_ready)."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._work.put(None)
         self._thread.join()
         self._writer.close()
 
@@ -217,8 +230,10 @@ class Log:
         done = int(self.setting("closed_seq", "0", connection))
         rows = connection.execute(
             "SELECT p.seq, p.id, a.seq FROM event p LEFT JOIN event a ON a.id = p.id AND a.kind = 'answer' AND a.revision = 0"
-            " WHERE p.seq > ? AND p.kind = 'input' AND p.created < ? ORDER BY p.seq LIMIT ?",
-            (done, now - horizon, CLOSE_ROWS),
+            " WHERE p.seq > ? AND p.kind = 'input' AND p.created < ?"
+            " AND p.seq < coalesce((SELECT min(seq) FROM event WHERE seq > ? AND kind = 'input' AND created >= ?), p.seq + 1)"
+            " ORDER BY p.seq LIMIT ?",  # in order, also where the clock was set back
+            (done, now - horizon, done, now - horizon, CLOSE_ROWS),
         ).fetchall()
         missing = [row for row in rows if row[2] is None]
         if missing and default is not None:
