@@ -85,6 +85,8 @@ class InputSpec:
             x = self._named(x)
         try:
             values = numpy.asarray(x)
+            if values.dtype.kind == "O" and all(type(item) is int for item in values.flat):  # beyond 64 bits
+                values = values.astype(numpy.float64)
         except (ValueError, TypeError, OverflowError):
             values = numpy.asarray(None)
         if values.dtype.kind not in "biuf":
@@ -202,7 +204,9 @@ class InputSpec:
                 raise ServeError("not_finite", f"x{place} is not a finite {self.dtype}; fill or drop missing values.", 422)
             return values
         limits = (0, 1) if wanted.kind == "b" else (numpy.iinfo(wanted).min, numpy.iinfo(wanted).max)
-        wrong = ~((values >= limits[0]) & (values <= limits[1]) & (values == numpy.floor(values)))
+        with numpy.errstate(invalid="ignore"):  # 2.0**63 passes for the largest int64, and would become the smallest
+            fits = values.astype(wanted) == values
+        wrong = ~(fits & (values >= limits[0]) & (values <= limits[1]))
         if wrong.any():
             place = numpy.argwhere(wrong)[0].tolist()
             raise _invalid(f"x{place} must be a whole number in {limits[0]}..{limits[1]}, got {values[tuple(place)]}.")
@@ -215,7 +219,12 @@ class InputSpec:
 
 
 def _finite_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _invalid(detail: str) -> ServeError:

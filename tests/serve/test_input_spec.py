@@ -68,6 +68,15 @@ def test_what_does_not_fit_is_refused_with_its_place(spec, x, sentence):
     assert sentence in told(spec.row, x)
 
 
+def test_numbers_beyond_the_machines_are_taken_where_they_fit_and_refused_where_not():
+    whole = InputSpec("actions", (1,), "int64")
+    assert ACTIONS.tensor([ACTIONS.row([10**25, 1])]).tolist() == [[pytest.approx(1e25), 1.0]]
+    assert whole.tensor([whole.row([2**62])]).tolist() == [[2**62]]
+    assert "whole number" in told(whole.row, [2.0**63])
+    assert "finite number" in told(ACTIONS.answer, 10**400)
+    assert "finite number" in told(VALUES.answer, [10**400, 0])
+
+
 def test_labels_are_the_users_own():
     assert [TABLE.answer(y) for y in ("cat", "2", 2)] == [0, 2, 2]
     assert "did you mean 'cat'" in told(TABLE.answer, "cta")
