@@ -5,7 +5,6 @@ parsed, so that they can be refused by their index. Of a key that stands twice i
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -25,7 +24,6 @@ MOST_ITEMS = 1000
 MOST_FAULTS = 20  # places named in one refusal
 SLOW = 30.0  # seconds without a further part of a body
 LARGEST = 2**31 - 1  # a revision
-GREATEST = 3.4028234663852886e38  # an answer or reward: the greatest float32
 
 
 class Gone(Exception):
@@ -154,12 +152,6 @@ def _told(item: Any, spec: InputSpec) -> Told:
     except ServeError as error:
         error.errors = error.errors or [{"at": f"/{name}", "detail": str(error)}]
         raise
-    except OverflowError:
-        y = math.inf  # a whole number beyond any float
-    if spec.kind != "classes" and not all(abs(value) <= GREATEST for value in (y if isinstance(y, list) else [y])):
-        raise _wrong(
-            f"/{name}", f"{name} must not be beyond {GREATEST:.4g}, where learning would count it as infinite.", "not_finite"
-        )
     return Told(id, y, revision)
 
 

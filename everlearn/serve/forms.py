@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from everlearn.serve.bodies import GREATEST as GREATEST_ANSWER
 from everlearn.serve.bodies import LARGEST, MOST_ITEMS
 from everlearn.serve.ids import LONGEST_ID
+from everlearn.serve.input_spec import GREATEST as GREATEST_ANSWER
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.records import After
 

@@ -22,6 +22,7 @@ from everlearn.core.learner import Learner
 from everlearn.core.stream import Schema
 from everlearn.data.encoder import Encoder
 
+GREATEST = float(numpy.finfo(numpy.float32).max)
 KINDS = ("classes", "values", "actions")
 
 
@@ -117,11 +118,11 @@ class InputSpec:
         if self.kind == "actions":
             if not _finite_number(y):
                 raise _invalid(f"reward must be a finite number, got {_short(y)}.")
-            return float(y)
+            return _counted("reward", y)
         values = [y] if _finite_number(y) else y
         if not isinstance(values, list) or len(values) != len(self.targets) or not all(map(_finite_number, values)):
             raise _invalid(f"y must be {len(self.targets)} finite numbers ({', '.join(self.targets)}), got {_short(y)}.")
-        return [float(value) for value in values]
+        return [_counted("y", value) for value in values]
 
     def answers(self, values: Sequence[Any]) -> Tensor:
         """Stored answers as y: (rows,) int64 of class numbers, or (rows, targets) float32."""
@@ -221,10 +222,16 @@ class InputSpec:
 def _finite_number(value: Any) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _counted(name: str, value: int | float) -> float:
+    """As a float; refused where learning, in float32, would count it as infinite."""
+    if abs(value) > GREATEST:
+        raise ServeError(
+            "not_finite", f"{name} must not be beyond {GREATEST:.4g}, where learning would count it as infinite.", 422
+        )
+    return float(value)
 
 
 def _invalid(detail: str) -> ServeError:
