@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import torch
 import yaml
@@ -194,7 +195,10 @@ def record_of(folder: Path) -> dict[str, Any]:
 def settle(
     folder: Path, source: Source, options: Options | None, alarms: str | None, database: str | None = None
 ) -> dict[str, Any]:
-    """Write server.json, or bring what it says of options, alarms and database up to date; returns what now holds."""
+    """Write server.json, or bring what it says of options, alarms and database up to date; returns what now holds.
+
+    The password in a database's URL is for this start alone: the file keeps the URL without it.
+    """
     standing = record_of(folder) if (folder / SERVER).exists() else {}
     given = json.loads(json.dumps(source.to_json()))
     if standing and any(standing[key] != given[key] for key in ("spec", "learner", "origin", "seed", "model")):
@@ -205,13 +209,22 @@ def settle(
     kept = options or Options.from_json(standing.get("options", {}))
     record["options"] = kept.to_json()
     record["alarms"] = alarms if alarms is not None else standing.get("alarms", "alarms()")
-    record["database"] = database if database is not None else standing.get("database")
+    record["database"] = without_password(database) if database is not None else standing.get("database")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StateError(f"cannot make the folder {folder}: {error.strerror}.") from error
     write_atomic(folder / SERVER, json.dumps(record, indent=1).encode())
-    return record
+    return record if database is None else {**record, "database": database}
+
+
+def without_password(url: str) -> str:
+    """A URL as it may lie in a file. PGPASSWORD, or a .pgpass file, gives the password to the next start."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}@{place}"))
 
 
 def _load_weights(source: Source, path: Path) -> None:

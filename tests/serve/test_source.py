@@ -12,7 +12,7 @@ from everlearn.core.errors import ArgumentError, SpecError, StateError
 from everlearn.core.state import digest, same
 from everlearn.measure.contents import networks
 from everlearn.serve.options import Options
-from everlearn.serve.source import SERVER, record_of, remade, settle, source_of
+from everlearn.serve.source import SERVER, record_of, remade, settle, source_of, without_password
 
 STREAM = "split(iris, experiences=3, batch=8)"
 MODEL = "mlp(hidden=(8,))"
@@ -112,6 +112,15 @@ def test_options_and_alarms_stay_until_others_are_given(tmp_path):
     record = settle(tmp_path, source, Options(batch=9), "alarms()")
     assert (record["options"]["batch"], record["alarms"]) == (9, "alarms()")
     assert record_of(tmp_path) == record
+
+
+def test_a_databases_password_is_used_and_not_kept(tmp_path):
+    source = source_of("replay(capacity=20)", data="iris", model=MODEL)
+    url = "postgresql://anna:se:cr@t@db:5432/served?schema=one"
+    assert settle(tmp_path, source, None, None, url)["database"] == url
+    assert record_of(tmp_path)["database"] == "postgresql://anna@db:5432/served?schema=one"
+    assert settle(tmp_path, source, None, None)["database"] == "postgresql://anna@db:5432/served?schema=one"
+    assert without_password("postgresql:///served") == "postgresql:///served"
 
 
 def test_a_folder_that_serves_something_else_is_left_alone(tmp_path):
