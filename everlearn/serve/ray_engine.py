@@ -146,7 +146,9 @@ class RayEngine(Engine):
         return about
 
     def _remote(self, method: str, actor: Any, *given: Any, retries: int = -1) -> Future:
-        """A future of what a method of an actor gives."""
+        """A future of what a method of an actor gives. Raises ServeError once the cluster has ended."""
+        if not self._ray.is_initialized():  # a call would begin another one
+            raise ServeError("not_ready", "the Ray cluster of this server has ended.", 503)
         return getattr(actor, method).options(max_task_retries=retries).remote(*given).future()
 
     # ---- requests --------------------------------------------------------------------------------------------------------
@@ -270,25 +272,25 @@ class RayEngine(Engine):
                 self._quiet.wait(0.1)
 
     def shutdown(self) -> None:
-        """Finish what waits, keep a last version, and end the actors; a cluster that was begun here ends too."""
+        """Finish what waits, keep a last version, and end the actors; a cluster that was begun here ends when no key is left."""
         self._finish()
+        if not self._ray.is_initialized():
+            return
         with suppress(self._ray.exceptions.RayActorError):
             self._remote("call", self._owner, "close", (), {}, retries=0).result()
         for actor in (*self.replicas, self._owner):
             self._ray.kill(actor)
-        self._forgotten()
-        if self._began_here and self._ray.is_initialized():
-            self._ray.shutdown()
-
-    def _forgotten(self) -> None:
-        """Wait until the names are free for another start."""
         names = {self._name(), *(self._name(number) for number in range(len(self.replicas)))}
         end = time.monotonic() + FREEING
-        while time.monotonic() < end:
-            standing = self._ray.util.list_named_actors(all_namespaces=True)
-            if not any(actor["namespace"] == NAMESPACE and actor["name"] in names for actor in standing):
-                return
+        while names & self._standing() and time.monotonic() < end:
             time.sleep(0.02)
+        if self._began_here and not self._standing():
+            self._ray.shutdown()
+
+    def _standing(self) -> set[str]:
+        """The names of all owners and replicas on the cluster."""
+        actors = self._ray.util.list_named_actors(all_namespaces=True)
+        return {actor["name"] for actor in actors if actor["namespace"] == NAMESPACE}
 
 
 def join(address: str | None) -> tuple[Any, bool]:

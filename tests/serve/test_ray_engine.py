@@ -322,6 +322,41 @@ def test_a_cluster_of_its_own_listens_on_the_loopback_interface_alone_and_has_no
     assert 8265 not in {int(line.split()[1], 16) for line in sockets}
 
 
+SIDE_BY_SIDE = """
+import sys
+from functools import partial
+from everlearn.agents.uniform import Uniform
+from everlearn.core.errors import ServeError
+from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.ray_engine import RayEngine
+from everlearn.serve.records import Ask
+spec, row = InputSpec("actions", (4,), "float32"), bytes(16)
+first, second = (
+    RayEngine(partial(Uniform, actions=3), spec, f"{sys.argv[1]}/{key}", key=key, replicas=0) for key in ("a", "b")
+)
+second.predict([Ask("one", row)]).result(60)
+first.shutdown()
+print(second.predict([Ask("two", row)]).result(60)[0].seq)
+second.shutdown()
+first.shutdown()
+alone = RayEngine(partial(Uniform, actions=3), spec, f"{sys.argv[1]}/a", key="a", replicas=0)
+first._ray.shutdown()
+for call in (lambda: alone.predict([Ask("three", row)]).result(60), alone.status):
+    try:
+        call()
+    except ServeError as refusal:
+        print(refusal.code)
+print(first._ray.is_initialized())
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own_lasts_while_a_key_stands_and_is_not_begun_again_by_a_call(tmp_path):
+    given = [sys.executable, "-c", SIDE_BY_SIDE, str(tmp_path)]
+    said = subprocess.run(given, capture_output=True, text=True, timeout=120)
+    assert said.stdout.split() == ["2", "not_ready", "not_ready", "False"], said.stderr
+
+
 def test_without_ray_the_message_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"everlearn\[ray\]"):
