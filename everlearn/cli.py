@@ -16,7 +16,7 @@ from typing import Any
 
 from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
-from everlearn.operating import export, serve, token
+from everlearn.operating import backup, export, serve, token
 
 RUNS = Path("everlearn-runs")
 USUAL = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean"
@@ -289,6 +289,7 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
   everlearn serve served --host 0.0.0.0 --database postgresql://everlearn@db/served""",
     ),
     "export": (export, "  everlearn export served deployed.parquet\n  everlearn compare deployed.parquet"),
+    "backup": (backup, "  everlearn backup served backups/monday\n  everlearn serve backups/monday"),
     "token": (
         token,
         "  everlearn token served shop --scopes predict,feedback\n  everlearn token served anna --scopes admin\n"
@@ -306,6 +307,7 @@ PLACES = {
     "cite": "NAME",
     "serve": "WHAT",
     "export": "FOLDER OUTPUT",
+    "backup": "FOLDER TARGET",
     "token": "FOLDER NAME",
     "check": "LEARNER",
 }

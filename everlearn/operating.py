@@ -1,4 +1,4 @@
-"""The verbs of those who operate a server: serve, export, token."""
+"""The verbs of those who operate a server: serve, export, backup, token."""
 
 from pathlib import Path
 
@@ -94,6 +94,22 @@ def export(folder: str, output: str, version: int | None = None, force: bool = F
     if json:
         return print_json(written)
     say("{steps} steps with {inputs} predictions and {answers} answers: {path}".format(**written))
+    return 0
+
+
+def backup(folder: str, target: str, *, json: bool) -> int:
+    """Copy a server's folder, log and versions, while it runs.
+
+    Args:
+        folder: a server's folder
+        target: a folder that does not exist yet, or is empty; `everlearn serve TARGET` serves the copy
+    """
+    from everlearn.serve.start import back_up
+
+    copied = back_up(folder, target)
+    if json:
+        return print_json(copied)
+    say("{versions} versions and a log of {bytes} bytes: {path}".format(**copied))
     return 0
 
 

@@ -277,6 +277,15 @@ class Log:
         self.inputs, self.answers = (self._count(kind, connection) for kind in (INPUT, ANSWER))
         return removed
 
+    def thin_points(self, connection: Connection, most: int) -> int:
+        """Where there are more points than `most`, remove every second one of the older half. Returns points removed."""
+        total = int(connection.execute("SELECT count(*) FROM point").fetchone()[0])
+        if total <= most:
+            return 0
+        places = "SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM point"
+        sql = f"DELETE FROM point WHERE seq IN (SELECT seq FROM ({places}) AS placed WHERE place % 2 = 0 AND place < ?)"
+        return connection.execute(sql, (total // 2,)).rowcount
+
     def _note_removal(self, connection: Connection) -> None:
         """Say to others that rows went, so that they count anew."""
         if self.database.shared:

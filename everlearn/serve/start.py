@@ -1,6 +1,7 @@
 """From a name to a running server: what to serve, its folder, its engine, its face."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
@@ -189,3 +190,32 @@ def export_log(folder: str | Path, output: str | Path, version: int | None = Non
     finally:
         log.close()
     return {**asdict(written), "path": str(written.path)}
+
+
+def back_up(folder: str | Path, target: str | Path) -> dict[str, Any]:
+    """Copy a server's folder while it runs: versions, server.json, tokens, and the log last. `everlearn serve TARGET` serves the copy.
+
+    A version that is not in the copy is made again from the log. Returns what was copied, as plain JSON. Raises StateError where the
+    target holds something, and for a log in Postgres, which `pg_dump` copies.
+    """
+    place, goal = Path(folder), Path(target)
+    record = record_of(place)
+    if goal.exists() and any(goal.iterdir()):
+        raise StateError(f"{goal} is not empty; name a folder that is, or that does not exist yet.")
+    if record["database"] is not None:
+        raise StateError("the log of this server is kept in Postgres: copy it with pg_dump, and the folder with any tool.")
+    if not (place / "log.sqlite").exists():
+        raise StateError(f"{place} holds no log yet; start the server once.")
+    try:
+        shutil.copytree(place / "versions", goal / "versions", ignore=shutil.ignore_patterns(".*"))
+        for name in (SERVER, TOKENS):
+            if (place / name).exists():
+                shutil.copy2(place / name, goal / name)
+        SQLite(place / "log.sqlite").backup(goal / "log.sqlite")
+    except (OSError, shutil.Error) as error:
+        raise StateError(f"cannot copy {place} to {goal}: {error}.") from error
+    return {
+        "path": str(goal),
+        "versions": len(list((goal / "versions").glob("*.json"))),
+        "bytes": (goal / "log.sqlite").stat().st_size,
+    }

@@ -14,6 +14,7 @@ from everlearn.serve.records import ANSWER, Alarm, Moment
 MOST_EVENTS = 1024  # events in one step
 TEND = 1.0  # seconds between rounds
 SWEEP = 600.0  # seconds between looks for rows that are too old
+POINTS = 20_000  # drawn over time before the older ones are thinned
 RECENT = 500  # predictions looked at for missing answers
 
 
@@ -62,13 +63,19 @@ class Upkeep:
         if expired:
             told = f"{expired} answers were given up: their predictions did not come within {options.early:g} s."
             alarms.append(Alarm("label_loss", float(expired), 0.0, told))
-        if options.keep_days is not None and now - self._swept > SWEEP:
+        if now - self._swept > SWEEP:
             self._swept = now
-            oldest = log.clock() - options.keep_days * 86_400
-            kept = kept_seq()
-            log.write(lambda connection: log.forget_before(connection, oldest, kept), leading=True).result()
+            self._sweep(kept_seq)
         self.measure_lag(log.pending(fold.applied_seq, MOST_EVENTS), fold.applied_seq)
         return alarms if fold.watch is None else alarms + self._look(fold.watch)
+
+    def _sweep(self, kept_seq: Callable[[], int]) -> None:
+        """Remove rows that are too old, and every second point of the older half where there are many."""
+        log, days = self.log, self.options.keep_days
+        log.write(lambda connection: log.thin_points(connection, POINTS), leading=True).result()
+        if days is not None:
+            oldest, kept = log.clock() - days * 86_400, kept_seq()
+            log.write(lambda connection: log.forget_before(connection, oldest, kept), leading=True).result()
 
     def _look(self, watch: Any) -> list[Alarm]:
         """What the watch says of lag, queue and answers that fail to come."""

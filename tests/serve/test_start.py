@@ -11,6 +11,7 @@ from everlearn.serve.records import Alarm, Ask, Told
 from everlearn.serve.source import settle, source_of
 from everlearn.serve.start import (
     alarms_of,
+    back_up,
     database_of,
     engine_of,
     export_log,
@@ -86,7 +87,7 @@ def test_a_folder_is_named_by_what_it_serves(source, tmp_path, monkeypatch):
 def test_options_alarms_and_engines_are_read_or_refused(source, tmp_path):
     assert options_of("options(batch=5)").batch == 5
     assert alarms_of("alarms(psi=None)").psi is None
-    with pytest.raises(SpecError, match="did you mean .batch."):
+    with pytest.raises(SpecError, match="did you mean 'batch'"):
         options_of("options(btach=5)")
     with pytest.raises(SpecError, match="alarms"):
         alarms_of("alarm()")
@@ -125,3 +126,36 @@ def test_the_engine_is_a_local_one_unless_another_is_asked_for(source, tmp_path)
     with started(source, tmp_path) as engine:
         assert isinstance(engine, LocalEngine)
         assert engine.learning.fold.watch is not None
+
+
+def test_a_copy_made_while_it_runs_is_served_as_the_original(source, tmp_path):
+    with started(source, tmp_path / "served") as engine:
+        fed(engine)
+        copied = back_up(tmp_path / "served", tmp_path / "copy")
+        sha, versions = engine.learning.fold.sha256(), len(engine.versions())
+    assert copied["versions"] == versions
+    with started(source_of(str(tmp_path / "copy")), tmp_path / "copy") as engine:
+        assert engine.learning.fold.sha256() == sha
+
+
+def test_a_copy_that_lacks_the_newest_versions_makes_them_again(source, tmp_path):
+    with started(source, tmp_path / "served") as engine:
+        fed(engine)
+        sha, newest = engine.learning.fold.sha256(), engine.versions()[0]["version"]
+    back_up(tmp_path / "served", tmp_path / "copy")
+    for path in (tmp_path / "copy" / "versions").glob(f"{newest:09d}.*"):
+        path.unlink()
+    with started(source_of(str(tmp_path / "copy")), tmp_path / "copy") as engine:
+        assert engine.learning.fold.sha256() == sha
+
+
+def test_nothing_is_copied_over_something(source, tmp_path):
+    with started(source, tmp_path / "served"):
+        pass
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "mine").write_text("mine")
+    with pytest.raises(StateError, match="not empty"):
+        back_up(tmp_path / "served", tmp_path / "copy")
+    settle(tmp_path / "new", source, None, None)
+    with pytest.raises(StateError, match="no log yet"):
+        back_up(tmp_path / "new", tmp_path / "other")
