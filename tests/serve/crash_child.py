@@ -131,7 +131,7 @@ def x_of(row):
 
 def script(learner, rows):
     """What the client does: asks and tells in a fixed order, with doubles, early and late answers, corrections and contradictions."""
-    poison = float("nan") if learner == "uniform" else POISON
+    poison = float("inf") if learner == "uniform" else POISON
     y = (lambda row: row / 8) if learner == "uniform" else (lambda row: row * 7 % 3)
     steps = []
     for row in range(rows):
@@ -151,11 +151,11 @@ def script(learner, rows):
             steps.append(("contradict", late, y(late + 1), 0))
         part = row / rows
         if row == rows * 4 // 10:
-            steps += [("command", "rollback", {"version": 2, "reason": "one", "after": "quarantine"})]
+            steps += [("command", "rollback", {"back": 2, "reason": "one", "after": "quarantine"})]
         if row == rows * 5 // 10:
             steps += [("command", "release", {"first": 1, "last": 10**9, "reason": "two"})]
         if row == rows * 6 // 10:
-            steps += [("command", "rollback", {"version": 4, "reason": "three", "after": "replay"})]
+            steps += [("command", "rollback", {"back": 3, "reason": "three", "after": "replay"})]
         if row == rows * 7 // 10:
             steps += [("erase", f"r{row - 9}")]
         if row == rows * 8 // 10:
@@ -215,6 +215,9 @@ def perform(engine, step):
         return None
     command, body = given
     if not any(decision["reason"].startswith(body["reason"]) for decision in engine.decisions(1000)):
+        if "back" in body:  # so many versions before the newest
+            standing = [version["version"] for version in engine.versions() if version["state"] != "pruned"]
+            body = {key: value for key, value in body.items() if key != "back"} | {"version": standing[body["back"]]}
         getattr(engine, command)(**body)
     return None
 
