@@ -133,7 +133,7 @@ class Learning:
                 self._tend()
                 seen = self.log.last_row()
                 moment = self._due() if self.state == "running" else None
-                self.seen = seen if moment is None else None
+                self.seen = seen if moment is None and self.state == "running" else None
                 if moment is not None:
                     self._learn(moment)
                 elif not self._commands:
@@ -188,6 +188,7 @@ class Learning:
     def _obey(self) -> None:
         while self._commands:
             command, body, future = self._commands.popleft()
+            self.seen = None
             try:
                 if self.ended:
                     raise ServeError("not_ready", "another process learns now; try again in a moment.", 503, retry_after=1.0)
