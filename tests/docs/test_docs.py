@@ -73,6 +73,7 @@ def test_every_example_runs_as_a_newcomer_runs_it(example, tmp_path):
         "own_csv": "report: everlearn-runs/own-csv/report.html",
         "own_learner": "surprise",
         "resume_after_kill": "the same weights: True",
+        "serve_and_feed_back": "the same weights: True",
     }
     done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
