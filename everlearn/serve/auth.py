@@ -119,7 +119,7 @@ def read(path: Path) -> dict[str, Token]:
     try:
         record = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise StateError(f"there is no file of tokens at {path}; make one with: everlearn token new NAME.") from error
+        raise StateError(f"there is no file of tokens at {path}; make one with: everlearn token FOLDER NAME.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise StateError(f"the tokens in {path} cannot be read ({type(error).__name__}).") from error
     if not isinstance(record, dict):
@@ -172,7 +172,7 @@ def refuse_open_bind(host: str, tokens: Tokens | None) -> None:
     if not is_local(host) and not (tokens is not None and len(tokens)):
         raise ArgumentError(
             f"serve: {host or 'every address'} can be reached from other machines, and no token is set. "
-            "Make one with: everlearn token new NAME, or listen on 127.0.0.1."
+            "Make one with: everlearn token FOLDER NAME, or listen on 127.0.0.1."
         )
 
 

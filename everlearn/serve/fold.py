@@ -136,9 +136,16 @@ class ServedFold:
         return capture(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state. The predictors of the guard are set by whoever knows them."""
+        """Continue from a state. The predictors of the guard are set by whoever knows them.
+
+        What the guard and the alarms have seen begins anew where they have other parts than those of the state (other alarms, or
+        another release); the learner's own state must fit.
+        """
         if self.watch is not None and not _fits(self.watch, state["watch"]):
-            state = {**state, "watch": capture(self.watch)}  # other alarms than those of the snapshot begin anew
+            state = {**state, "watch": capture(self.watch)}
+        seen = state["fold"]["monitors"]
+        if len(seen) != 1 or not isinstance(seen[0], dict) or set(seen[0]) != set(self.guard.parts):
+            state = {**state, "fold": {**state["fold"], "monitors": [capture(self.guard)]}}
         restore(self, state)
 
     def score(self) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def test_a_file_that_is_none_is_refused_at_the_start(tmp_path, text, told):
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(StateError, match="everlearn token new NAME"):
+    with pytest.raises(StateError, match="everlearn token FOLDER NAME"):
         Tokens(tmp_path / "none")
 
 

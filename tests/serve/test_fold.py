@@ -108,6 +108,17 @@ def test_a_fold_continues_from_a_snapshot_to_the_bit(guard):
     assert same(before, after)
 
 
+def test_what_a_guard_of_other_parts_has_seen_begins_anew_and_the_learner_goes_on():
+    fold, again = made(), made()
+    fold.put_into_service(0, Predictors(learner()).blank(), parent=None, before=None)
+    fold.apply(moment(1))
+    state = fold.state_dict()
+    state["fold"]["monitors"][0].pop("looks")
+    again.load_state_dict(state)
+    assert again.sha256() == fold.sha256()
+    assert (fold.guard.figures()["rows"], again.guard.figures()["rows"]) == (8, 0)
+
+
 def test_the_guard_does_not_change_what_is_learned():
     with_guard, without = made(), made(guard=False)
     with_guard.put_into_service(0, Predictors(learner()).blank(), parent=None, before=None)
