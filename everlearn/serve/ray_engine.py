@@ -8,6 +8,7 @@ Ray is imported here and nowhere else in this room.
 """
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from everlearn.core.errors import ServeError, StateError, check_count, check_range, optional
+from everlearn.core.errors import ArgumentError, ServeError, StateError, check_count, check_range, optional
 from everlearn.serve.actors import Outcome, Owner, Replica
 from everlearn.serve.database import Database
 from everlearn.serve.engine import Engine
@@ -33,6 +34,7 @@ CONCURRENCY = 4000  # calls that an actor has under way at once; far more than a
 ONCE = ("rollback", "release", "pause", "resume", "erase")  # never sent again by itself
 POISON = 5  # times that a prediction is sent again to an owner that dies while it answers
 ENDING = 60.0  # seconds for which a close waits for answers
+ANSWERING = 5.0  # seconds for which a cluster may take to answer
 FREEING = 10.0  # seconds for which a shutdown waits until its names are free
 
 
@@ -294,7 +296,7 @@ class RayEngine(Engine):
 
 
 def join(address: str | None) -> tuple[Any, bool]:
-    """(Ray, whether a cluster was begun for it). Raises MissingExtraError, StateError.
+    """(Ray, whether a cluster was begun for it). Raises MissingExtraError, ArgumentError, StateError.
 
     Nothing is reported to anyone, and there is no dashboard. A cluster of this process's own listens on 127.0.0.1 alone, unless Ray was
     imported before.
@@ -305,9 +307,23 @@ def join(address: str | None) -> tuple[Any, bool]:
     ray = optional("ray", "ray", "a server on Ray")
     if ray.is_initialized():
         return ray, False
+    _reach(address)
     given = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **given)
     except ConnectionError as error:
         raise StateError(f"no Ray cluster answers at {address!r}: {' '.join(str(error).split())}") from error
     return ray, address is None
+
+
+def _reach(address: str | None) -> None:
+    """Raise where nothing answers at an address, for which Ray itself would wait for minutes."""
+    if address in (None, "auto"):
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in host or not port.isdigit():
+        raise ArgumentError(f"ray engine: address must be None, 'auto' or HOST:PORT, got {address!r}.")
+    try:
+        socket.create_connection((host, int(port)), ANSWERING).close()
+    except OSError as error:
+        raise StateError(f"no Ray cluster answers at {address}: {error.strerror or error}.") from error

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -368,3 +369,16 @@ def test_arguments_out_of_range_are_refused_before_anything_starts(wrong, tmp_pa
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         RayEngine(MODELS["classes"].make, MODELS["classes"].spec, tmp_path, **wrong)
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "somewhere", "10.0.0.1:port"])
+def test_an_address_of_another_kind_is_refused(address):
+    with pytest.raises(ArgumentError, match=r"'auto' or HOST:PORT"):
+        RayEngine(key="one", address=address)
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(StateError, match=f"no Ray cluster answers at 127.0.0.1:{port}: Connection refused"):
+        RayEngine(key="one", address=f"127.0.0.1:{port}")
