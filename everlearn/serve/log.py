@@ -5,7 +5,8 @@
     version, branch, decision, alarm, point (what is drawn over time), command (asked of the process that learns), setting
 
 One thread writes. What waits is written as one transaction and answered after its commit, so that the price of a durable commit is
-shared by all who wait; while one group is committed the next one gathers, and where several came together, a millisecond longer. Readers have connections of their own.
+shared by all who wait; while one group is committed the next one gathers, and where several came together, a millisecond longer.
+Readers have connections of their own.
 """
 
 import contextlib
