@@ -1,6 +1,6 @@
 """Sets of whole numbers as sorted ranges (low, high), both ends included: what of the log is left out, and what is put back.
 
-    joined  a + b      without  a - b      within  a and low..high
+joined  a + b      without  a - b      within  a and low..high
 """
 
 from collections.abc import Iterable
