@@ -2,22 +2,31 @@
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from everlearn.core.errors import EverlearnError
-
-if TYPE_CHECKING:
-    from everlearn.serve.client import Client
+from everlearn.serve.outbox import Outbox
 
 RETRY = 0.5  # seconds at least before the outbox is tried again after a fault
 IDLE = 2.0  # seconds after which the outbox is looked at even if nothing was put there by this client
 log = logging.getLogger("everlearn.serve.client")
 
 
+class Sender(Protocol):
+    """What a courier needs of a client: its outbox, how to send it, and for how long the server is to be left alone."""
+
+    outbox: Outbox | None
+
+    @property
+    def quiet(self) -> float: ...
+    def flush(self) -> Any: ...
+    def close(self) -> None: ...
+
+
 class Courier:
     """A thread that sends what waits in a client's outbox as soon as the server is there. Close it before the outbox."""
 
-    def __init__(self, client: "Client"):
+    def __init__(self, client: Sender):
         self._client = client
         self._woken = threading.Event()
         self._closed = threading.Event()
