@@ -210,12 +210,22 @@ class Learning:
             self.line.stand(lambda moment, alarms: again.extend((moment, alarm) for alarm in alarms))
         except Unlearnable as fault:
             self._set_aside(fault)
+        self._look_for_losses()
         self.line.tidy()
         self.state, self.fault = "paused" if self.log.setting("paused") else "running", None
         for moment, alarm in again:
             self._alarm(replace(alarm, seq=moment.last))
         if self.fold.number:
             self._decide()
+
+    def _look_for_losses(self) -> None:
+        lost, last = self.line.lost_end(), self.log.last_row()
+        if lost:
+            told = (
+                f"the log lost its end: a version had learned up to number {lost}, and the log ends at {last}. "
+                "Clients may tell again what is missing."
+            )
+            self._alarm(Alarm("fault", float(lost), float(last), told, last, self.log.clock()))
 
     # ---- steps -----------------------------------------------------------------------------------------------------------
 

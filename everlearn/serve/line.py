@@ -152,11 +152,23 @@ class Line:
         """Give up every version that has folded a number; `tidy` removes the files."""
         connection.execute("UPDATE version SET state = ? WHERE applied_seq >= ?", (State.PRUNED, first))
 
+    def lost_end(self) -> int:
+        """The number up to which a version had folded that the log does not know; 0 where the log is not behind.
+
+        Rows are durable before they are folded, so then the log lost its end: a power cut with durability="normal", a disk that
+        does not keep what it confirmed, or an older copy of the log.
+        """
+        known = {version.version for version in self.history.versions()}
+        found = [self.history.snapshots.load(number) for number in self.history.snapshots.numbers() if number not in known]
+        ahead = max((int(state["applied_seq"]) for state in found if state is not None), default=0)
+        return ahead if ahead > self.log.last_row() else 0
+
     def tidy(self) -> None:
-        """Remove the files of versions that were given up, also by a process that was killed before it could."""
-        for version in self.history.versions():
-            if version.state == State.PRUNED:
-                self.history.snapshots.remove(version.version)
+        """Remove files that no version needs: of those that were given up, or that were written and never entered in the log."""
+        standing = {version.version for version in self.history.versions() if version.state != State.PRUNED}
+        for number in self.history.snapshots.numbers():
+            if number not in standing:
+                self.history.snapshots.remove(number)
 
     # ---- branches --------------------------------------------------------------------------------------------------------
 

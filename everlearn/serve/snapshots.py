@@ -33,6 +33,10 @@ class Snapshots:
         except StateError:
             return None
 
+    def numbers(self) -> list[int]:
+        """The versions that have files."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+
     def remove(self, version: int) -> None:
         """Remove a version's files."""
         path = self._path(version)

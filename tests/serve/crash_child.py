@@ -6,6 +6,8 @@ with one client that goes through a fixed list of requests, notes each one that 
 
 import json
 import os
+import random
+import resource
 import signal
 import sys
 import threading
@@ -170,6 +172,58 @@ OPTIONS = {
 }  # fmt: skip
 
 
+class FlakyDisk:
+    """A disk that is full now and then: no file may grow beyond `limit` bytes while it is."""
+
+    def __init__(self, limit, seconds):
+        self.limit, self.seconds = limit, seconds
+        self.refusals = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *fault):
+        self._over.set()
+        self._thread.join()
+
+    def _run(self):
+        source = random.Random(0)
+        while not self._over.is_set():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.RLIM_INFINITY))
+            self._over.wait(source.uniform(0.2, 1.0) * self.seconds)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            self._over.wait(source.uniform(0.2, 1.0) * self.seconds)
+
+    def through(self, engine, step):
+        """A request, again and again until it is taken."""
+        while True:
+            try:
+                return perform(engine, step)
+            except ServeError as refusal:
+                assert (refusal.code, refusal.status) in (("log_unavailable", 503), ("not_ready", 503)), refusal
+                self.refusals += 1
+                time.sleep(0.01)
+
+
+def live_on_a_flaky_disk(folder, learner, rows, limit, seconds):
+    """One life on a disk that is full every now and then."""
+    spec = spec_of(learner)
+    engine = LocalEngine(LEARNERS[learner](), spec, folder, Options(**OPTIONS), clock=lambda: 1e9)
+    engine.wait_ready()
+    told = []
+    with FlakyDisk(limit, seconds) as disk:
+        for number, step in enumerate(script(learner, rows)):
+            told.append(json.dumps([number, disk.through(engine, step)]))
+    (folder / ACKNOWLEDGED).write_text("\n".join(told) + "\n")
+    engine.wait_ready()
+    assert engine.learned()
+    report(engine, folder, learner, spec, refusals=disk.refusals)
+    engine.close()
+
+
 def live(folder, learner, rows, **named):
     """One life: serve, be asked and told from where it was left, and report when the list is done."""
     spec = spec_of(learner)
@@ -205,6 +259,7 @@ def perform(engine, step):
             assert refusal.code == "conflict", refusal
             return None
         raise AssertionError("a contradiction was taken")
+    engine.wait_ready()
     engine.learning.wake()
     assert engine.learned()
     if word == "erase":
@@ -236,7 +291,7 @@ class Lived(Stream):
         return self.events[index]
 
 
-def report(engine, folder, learner, spec):
+def report(engine, folder, learner, spec, **more):
     """What became of it all, for the comparison with the server that nobody killed."""
     log, history = engine.log, engine.history
     exported = export(history.lineage(), folder / "log.parquet", spec, model=learner, seed=0, force=True)
@@ -248,7 +303,8 @@ def report(engine, folder, learner, spec):
         ]
         for version in history.versions()
     ]
-    content = {
+    content = more | {
+        "alarms": engine.alarms(1000),
         "sha256": engine.learning.fold.sha256(),
         "service": engine.status()["version"],
         "offline": run(LEARNERS[learner](), Lived(history, spec)).sha256,
@@ -383,7 +439,11 @@ def fork(life):
             os.dup2(2, 1)  # standard output is the parent's
             if life.get("point"):
                 arrange(life["point"], life["nth"])
-            live(Path(life["folder"]), life["learner"], life["rows"], **life.get("options", {}))
+            place = Path(life["folder"]), life["learner"], life["rows"]
+            if "flaky" in life:
+                live_on_a_flaky_disk(*place, **life["flaky"])
+            else:
+                live(*place, **life.get("options", {}))
             os._exit(0)
         except BaseException:
             sys.excepthook(*sys.exc_info())

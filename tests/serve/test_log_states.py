@@ -234,6 +234,9 @@ class Server(RuleBasedStateMachine):
                 garble(files[place], how)
         self.open()
         self.settle()
+        for number, kept in enumerate(self.model.kept):  # each can be made again from the log
+            if kept.state != "pruned":
+                assert self.engine.history.learner_state(number)["chain"] == kept.line.chain
 
     # ---- what always holds -----------------------------------------------------------------------------------------------
 
