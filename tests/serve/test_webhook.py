@@ -126,7 +126,7 @@ def garbage(handler):
     handler.close_connection = True
 
 
-@pytest.mark.parametrize("trouble", [500, 503, 429, drop, garbage], ids=str)
+@pytest.mark.parametrize("trouble", [500, 503, 429, drop, garbage], ids=lambda value: getattr(value, "__name__", str(value)))
 def test_trouble_that_may_pass_is_tried_again_and_waits_twice_as_long(hook, trouble):
     with Receiver(trouble, trouble, trouble) as receiver:
         sender = hook(receiver.url, wait=0.04)
