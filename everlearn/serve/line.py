@@ -226,10 +226,12 @@ class Line:
         """The next branch, and what of its holes is released at once."""
         old, history = self.branch, self.history
         cut, newest = start.applied_seq, self.log.last_row()  # what is not durable yet may never be
+        now, never = within(aside, cut + 1, newest), within(skipped, cut + 1, newest)
         path = history.branch(start.branch)[0]
         left_out = without(path.holes, history.released(path, until=start.number))
-        holes = within(left_out, 0, cut) + within((*self.set_aside(), *old.final, *aside, *skipped), cut + 1, newest)
-        final = within(path.final, 0, cut) + within((*old.final, *skipped), cut + 1, newest)
+        before = [(0, cut)]
+        holes = (*common(left_out, before), *without((*self.set_aside(), *old.final), before), *now, *never)
+        final = (*common(path.final, before), *without(old.final, before), *never)
         branch = Branch(old.branch + 1, start.version, cut, joined(holes), joined(final))
         if not again:
             return branch, ()
