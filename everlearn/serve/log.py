@@ -32,6 +32,10 @@ GATHER = 0.001  # seconds; larger groups take a third of the processor's time of
 CLOSE_ROWS = 1000  # open predictions that are closed in one transaction
 
 
+def _unanswered(requests: Sequence[Sequence[Ask]]) -> list[Asked | Exception]:
+    raise StateError("nothing predicts for this log.")
+
+
 class Log:
     """The log in a database. `write(work)` runs work(connection) inside a group's transaction and gives a future of what it returned.
 
@@ -43,9 +47,7 @@ class Log:
         self.database = database
         self.clock = clock
         self.duplicates = 0
-        self.answering: Callable[[Sequence[Sequence[Ask]]], list[Asked | Exception]] = (
-            lambda requests: []
-        )  # set by what predicts
+        self.answering: Callable[[Sequence[Sequence[Ask]]], list[Asked | Exception]] = _unanswered  # set by what predicts
         self.term = ""  # of this process as the one that learns
         self._counted = (0, 0, 0, "")  # newest number counted, inputs, answers, what had been removed then
         self._local = threading.local()
@@ -154,7 +156,11 @@ class Log:
         asked = [item for item in group if item[2] == ASKED]
         if not asked:
             return group
-        outputs = dict(zip(map(id, asked), self.answering([item[0] for item in asked]), strict=True))
+        try:
+            given = self.answering([item[0] for item in asked])
+        except Exception as error:  # the thread that writes goes on
+            given = [error] * len(asked)
+        outputs = dict(zip(map(id, asked), given, strict=True))
         ready = []
         for item in group:
             output = outputs.get(id(item))
