@@ -189,8 +189,9 @@ class Line:
         left out once more; keep_service: whether the version in service stays there.
         """
         branch, releasing = self._branch_at(start, tuple(aside), tuple(skipped), again)
-        before = self._active() if self.fold is None else self.fold.service
-        service = before if keep_service else start.version
+        active = self.history.active()
+        before = self.fold.service if self.fold is not None else None if active is None else active.version
+        service = before if keep_service and before is not None else start.version
         noted = Decision(*decision, before, service, self.log.newest())
         state = self.history.state(start.version)  # before anything is written: what cannot be read stays out of service
         learner_state = state["fold"]["learner"] if service == start.version else self.history.learner_state(service)

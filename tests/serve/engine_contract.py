@@ -155,6 +155,16 @@ def go(engine, numbers, y=lambda number: row(number)[1]):
     settle(engine)
 
 
+def flood(engine, numbers, y=lambda number: row(number)[1]):
+    """The same, many rows in a request."""
+    numbers = list(numbers)
+    for start in range(0, len(numbers), 20):
+        part = numbers[start : start + 20]
+        engine.predict([Ask(f"r{number}", row(number)[0]) for number in part]).result(PATIENCE)
+        engine.feedback([Told(f"r{number}", y(number)) for number in part]).result(PATIENCE)
+    settle(engine)
+
+
 def settle(engine):
     """Wait until fewer than a step's answers wait: until learning stands still."""
     batch = engine.status()["options"]["batch"]
@@ -392,18 +402,15 @@ def versions_form_a_tree_and_one_serves(bench):
 
 
 def the_guard_keeps_a_worse_candidate_out_of_service(bench):
-    engine = bench.open(guard=True, least=16, window=40, every=4, batch=8, margin=0.0)
-    go(engine, range(200))
-    served = engine.status()["version"]
-    assert served > 0
-    go(engine, range(200, 232), y=lambda number: (row(number)[1] + 1) % 3)
-    go(engine, range(232, 264))
+    settings = {"least": 16, "window": 40, "every": 4, "batch": 8, "margin": 0.0}
+    engine, careless = bench.open(guard=True, **settings), bench.open(place="careless", **settings)
+    for server in (engine, careless):
+        flood(server, range(200))
+        flood(server, range(200, 232), y=lambda number: (row(number)[1] + 1) % 3)
+        flood(server, range(232, 264))
+    assert engine.status()["version"] > 0
     refusals = [version for version in engine.versions() if version["state"] == "refused"]
     assert refusals and all(version["reason"] for version in refusals)
-    bench.shut(engine)
-    careless = bench.open(place="careless", guard=False, every=4, batch=8)
-    go(careless, range(200))
-    go(careless, range(200, 232), y=lambda number: (row(number)[1] + 1) % 3)
     assert not [version for version in careless.versions() if version["state"] == "refused"]
 
 
