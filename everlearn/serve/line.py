@@ -237,7 +237,7 @@ class Line:
         if not again:
             return branch, ()
         since = joined((*history.released_since(start, old), *self.releasing()))
-        return branch, without(common(since, branch.holes), (*branch.final, *aside))
+        return branch, without(common(since, branch.holes), (*branch.final, *aside, *skipped))
 
     # ---- what is set aside -----------------------------------------------------------------------------------------------
 

@@ -217,12 +217,13 @@ class Model:
         span = frozenset(range(max(low, start.applied + 1), min(high, self.last_stored()) + 1))
         aside = span if after == "quarantine" else frozenset()
         skipped = span if after == "skip" else frozenset()
-        self._branch(version, aside, skipped, after == "replay" or first is not None or last is not None)
+        named = frozenset(range(low, high + 1)) if after != "replay" else frozenset()
+        self._branch(version, aside, skipped, after == "replay" or first is not None or last is not None, named)
 
     def last_stored(self):
         return max(self.events, default=0)
 
-    def _branch(self, version, aside, skipped, again):
+    def _branch(self, version, aside, skipped, again, named=frozenset()):
         start, old, cut = self.kept[version].line, self.line, self.kept[version].line.applied
 
         def below(numbers):
@@ -234,7 +235,7 @@ class Model:
         left_out = below(start.aside) | above(old.aside) | aside | skipped
         final = below(start.final) | above(old.final) | skipped
         since = (old.released - start.released) | self.releasing
-        self.releasing = (since & left_out) - final - aside if again else frozenset()
+        self.releasing = (since & left_out) - final - named if again else frozenset()
         self.branches += 1
         self.line = replace(start, branch=self.branches, number=0, aside=left_out, final=final)
         for number, kept in enumerate(self.kept):
