@@ -77,13 +77,13 @@ def bin_counts(values: Tensor, edges: Tensor) -> Tensor:
     [[2, 0, 1]]
     """
     columns, width = len(edges), edges.shape[1] + 1
-    place = torch.searchsorted(edges, values.T.contiguous())
-    offset = torch.arange(columns)[:, None] * width
+    place = torch.searchsorted(edges, values.T.contiguous(), out_int32=True)
+    offset = torch.arange(columns, dtype=torch.int32)[:, None] * width
     return torch.bincount((place + offset).flatten(), minlength=columns * width).reshape(columns, width)
 
 
 def psi(first: Tensor, second: Tensor) -> Tensor:
-    """(columns,) float64: the population stability index of counts (columns, bins). Symmetric; 0 for equal shares.
+    """(..., columns) float64: the population stability index of counts (..., columns, bins). Symmetric; 0 for equal shares.
 
     A bin without rows counts as if it held half a row of the smaller sample; one that is empty on both sides adds nothing.
 

@@ -30,16 +30,18 @@ KINDS = 20  # shares told apart among answers; labels beyond share them in turn
 class ColumnShift:
     """Columns of a table: PSI of each, and its Kolmogorov-Smirnov distance, each where a least distance that matters is given.
 
-    names: of the columns, for the sentence; reference, window: rows; level: chance of a false alarm in one test of all columns.
+    names: of the columns, for the sentence; reference, window: rows; level: chance of a false alarm in one test of all columns; dtype: in
+    which columns are kept.
     """
 
     parts = ("rows", "filled", "edges", "counts", "kept", "bins")
 
     def __init__(
         self, names: Sequence[str], *, psi: float | None = 0.25, ks: float | None = None, level: float = 1e-4,
-        reference: int = 1000, window: int = 250,
+        reference: int = 1000, window: int = 250, dtype: torch.dtype = torch.float64,
     ):  # fmt: skip
         self.names = tuple(names)
+        self.dtype = dtype
         self.psi = psi
         self.ks = ks
         self.level = level
@@ -49,7 +51,7 @@ class ColumnShift:
 
     def renew(self) -> None:
         """Take the next rows as the reference."""
-        self.rows = torch.zeros(self.reference, len(self.names), dtype=torch.float64)
+        self.rows = torch.zeros(self.reference, len(self.names), dtype=self.dtype)
         self.filled = 0
         self.edges = torch.zeros(0)
         self.counts = torch.zeros(0)  # of the reference, by column and bin
@@ -77,7 +79,7 @@ class ColumnShift:
         self.counts = distribution.bin_counts(self.rows, self.edges)
         self.bins = [len(edges.unique()) + 1 for edges in self.edges]
         self.kept = torch.zeros(0) if self.ks is None else self.rows
-        self.rows = torch.zeros(self.window, len(self.names), dtype=torch.float64)
+        self.rows = torch.zeros(self.window, len(self.names), dtype=self.dtype)
 
     def _compare(self) -> list[Reading]:
         n, m, level = self.reference, self.window, self.level / len(self.names)
@@ -271,11 +273,15 @@ class AnswerShift:
             return []
         now, before = torch.tensor(counts), torch.tensor(earlier).sum(dim=0)
         used = ((now + before) > 0).sum(dim=1).tolist()
-        far = distribution.psi(before, now)
-        distance = float(far.max())
-        if len(self.truth[0]) >= self.window:
+        if len(self.truth[0]) < self.window:
+            far = distribution.psi(before, now)
+            distance = float(far.max())
+        else:
             right = torch.stack([torch.bincount(torch.tensor(column), minlength=now.shape[1]) for column in self.truth])
-            far = far * (distribution.psi(right, now) >= distribution.psi(right, before))
+            one, other = torch.stack([before, right, right]), torch.stack([now, now, before])
+            far, ahead, behind = distribution.psi(one, other)
+            distance = float(far.max())
+            far = far * (ahead >= behind)
         rows = self.window * len(earlier)
         least, level = max(self.shares, _tremble(self.distances)), self.level / self.columns
         limits = torch.tensor([max(least, distribution.psi_limit(rows, self.window, bins, level)) for bins in used])

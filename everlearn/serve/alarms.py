@@ -41,6 +41,7 @@ from everlearn.serve.records import Alarm, Answer, Input, Moment
 
 LOOKED = ("missing_labels", "lag", "queue", "early")
 WIDE = 256  # columns; rows of more, and images, are compared by a kernel
+DOUBLE = ("float64", "int64", "int32")  # dtypes whose numbers do not all fit float32
 KERNEL_ROWS = 100  # of the reference and of each window
 KERNEL_BYTES = 8 * 2**20
 TINY = 1e-30  # added to probabilities before their logarithm
@@ -282,7 +283,10 @@ def _trackers(alarms: Alarms, spec: InputSpec) -> dict[str, Any]:
     if len(spec.shape) == 1 and spec.shape[0] <= WIDE:
         if alarms.psi is not None or alarms.ks is not None:
             names = spec.features or tuple(f"x[{place}]" for place in range(spec.shape[0]))
-            found["columns"] = ColumnShift(names, psi=alarms.psi, ks=alarms.ks, reference=alarms.reference, **sizes)
+            found["columns"] = ColumnShift(
+                names, psi=alarms.psi, ks=alarms.ks, reference=alarms.reference, **sizes,
+                dtype=torch.float64 if spec.dtype in DOUBLE else torch.float32,
+            )  # fmt: skip
     elif alarms.mmd is not None:
         rows = max(20, min(KERNEL_ROWS, alarms.window, KERNEL_BYTES // max(1, 2 * spec.row_bytes)))
         found["kernel"] = KernelShift(

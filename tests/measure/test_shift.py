@@ -67,6 +67,15 @@ def test_how_rows_come_in_pieces_does_not_matter(piece):
     assert same(capture(whole), capture(parts))
 
 
+@pytest.mark.parametrize(("dtype", "over"), [(torch.float64, True), (torch.float32, False)])
+def test_large_numbers_need_double_precision(dtype, over):
+    """A count about 2^40 that moves by hundreds: float32 cannot tell."""
+    shift = ColumnShift(["c0"], psi=0.25, reference=200, window=100, dtype=dtype)
+    x = 2.0**40 + 100.0 * normal(0, 300, 1).double()
+    x[200:] += 500.0
+    assert overs(shift.add(x)) == [over]
+
+
 def test_a_column_that_never_varied_has_a_limit_too():
     shift = ColumnShift(names(2), psi=0.0, reference=100, window=100)
     assert overs(shift.add(torch.zeros(200, 2))) == [False]
