@@ -300,8 +300,11 @@ class Learning:
             if parent is not None and parent.state != State.PRUNED:
                 self.rollback(parent.version, self.options.after, regret, "guard", action="automatic_rollback")
                 return
-        if fold.number % self.options.every == 0 and not self.line.kept:
-            self.line.offer()
+        if fold.number % self.options.every == 0:
+            if self.line.kept:  # by a process that was killed before it could remove what that version made superfluous
+                self.line.prune()
+            else:
+                self.line.offer()
 
     def _alarm(self, alarm: Alarm) -> None:
         """Raise an alarm, and stop learning where it is one that does."""

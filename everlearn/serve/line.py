@@ -113,7 +113,7 @@ class Line:
         if verdict.promote:
             self.history.settle(fold, version, True)
             self.swap(fold.service, fold.guard.service)
-        self._prune()
+        self.prune()
 
     def keep(self, state: State, reason: str, verdict: Verdict | None = None) -> Version:
         """Keep the learner as it stands as a version."""
@@ -137,7 +137,7 @@ class Line:
         log.write(write, leading=True).result()
         return version
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
         """Remove the snapshots of old versions that nothing needs."""
         versions = self.history.versions()
         needed = {0, self.fold.service, self.fold.parent, self.branch.version, *(v.version for v in versions[-2:])}

@@ -426,6 +426,8 @@ def arrange(point, nth):
         from everlearn.serve.learning import Learning
 
         ending.wrap(Learning, "_set_aside")
+    elif point == "before old versions are chosen":
+        ending.wrap(Line, "prune")
     elif point == "before the files of a version go":
         ending.wrap(Snapshots, "remove")
     else:

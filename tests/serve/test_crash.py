@@ -31,6 +31,7 @@ POINTS = {  # the count of the call at which a life ends
     "among released pieces": 2,
     "before a poisoned step is set aside": 1,
     "before the files of a version go": 1,
+    "before old versions are chosen": 1,
 }
 FIRST_LIFE = {"before the row of a version": 1, "between the files of a version": 1, "in the transaction of a branch": 1}
 LEARNERS = ["counting", "replay", "centring", "uniform", "sklearn", "river"]

@@ -62,6 +62,7 @@ def sweep(engine):
     upkeep._tended = upkeep._swept = float("-inf")
     while upkeep._tended == float("-inf"):
         engine.learning.wake()
+    engine.resume("the round is over when this is obeyed")
 
 
 def files(engine):
