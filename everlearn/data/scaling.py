@@ -45,7 +45,9 @@ def measure(values: numpy.ndarray, first: int) -> Scale:
         rows = min(2 * rows, len(values))
     size = float(numpy.abs(seen).max()) or 1.0  # divided out, so that squares of huge values stay finite
     mean, deviation = float((seen / size).mean()) * size, float((seen / size).std()) * size
-    constant = seen.min() == seen.max()
+    constant = (
+        seen.min() == seen.max() or deviation == 0.0
+    )  # so close together that their deviation is below the least float
     return Scale(float(seen[0]) if constant else mean, 1.0 if constant else deviation, float(numpy.median(seen)))
 
 

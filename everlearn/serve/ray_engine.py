@@ -305,9 +305,9 @@ def join(address: str | None) -> tuple[Any, bool]:
     if "ray" not in sys.modules and (address is None or address.startswith("127.0.0.1:")):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the switch by which Ray stays on the loopback interface
     ray = optional("ray", "ray", "a server on Ray")
+    _reach(address)
     if ray.is_initialized():
         return ray, False
-    _reach(address)
     given = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **given)

@@ -274,8 +274,16 @@ class Interrupted(Monitor):
         return self.inner.figures()
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """A shell's background job is deaf to Ctrl-C, and so is all that it starts; here it is heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("at", [0, 6, 7, 19, 33, 39])
-def test_ctrl_c_and_the_same_call_go_on_to_the_same_bits(clouds, replay, tally, tmp_path, at):
+def test_ctrl_c_and_the_same_call_go_on_to_the_same_bits(clouds, replay, tally, tmp_path, at, hears_ctrl_c):
     stream = clouds(40, boundaries=True, late=1)
     expected = run(replay(), stream, monitors=[Interrupted(tally(), None)])
     with pytest.raises(KeyboardInterrupt):

@@ -69,3 +69,8 @@ def test_unscaled_columns_are_warned_about_and_scaled_ones_are_not():
         warnings.simplefilter("error")
         warn_unscaled("rows", standardise(x))
         warn_unscaled("bytes", x.astype(numpy.uint8))
+
+
+def test_values_whose_deviation_no_float_holds_count_as_constant():
+    columns = numpy.array([[0.0], [5e-324], [0.0], [7.0]])
+    assert numpy.isfinite(standardise(columns, first=3)).all()
