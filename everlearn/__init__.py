@@ -55,6 +55,7 @@ _PUBLIC = {
     "Store": "core.store",
     "Stream": "core.stream",
     "StreamingLDA": "learners.streaming_lda",
+    "TaskLearner": "core.learner",
     "Uniform": "agents.uniform",
     "check_agent": "core.check",
     "check_learner": "core.check",

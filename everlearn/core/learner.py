@@ -7,6 +7,7 @@ A learner's state is a fold over events: `update` and `boundary` change it, `pre
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from everlearn.core.events import Batch, Boundary, Metrics, X
@@ -58,3 +59,40 @@ class Adapter(Learner):
     @abstractmethod
     def adapt(self, x: X) -> Tensor:
         """One forward pass: the scores, and learning from x alone."""
+
+
+class TaskLearner(Learner):
+    """A learner that is told the task at prediction time (task-incremental).
+
+    infers_task: whether `predict` finds the task by itself where it is not told; without it, a stream must tell the tasks of its
+    held-out sets, and `predict` refuses once there is more than one task to choose from.
+    """
+
+    infers_task: bool = False
+
+    @property
+    @abstractmethod
+    def tasks(self) -> tuple[int, ...]:
+        """The numbers of the tasks that can be asked about, in the order in which they were announced."""
+
+    @abstractmethod
+    def predict_in(self, x: X, task: int) -> Tensor:
+        """Scores (batch, classes) among the classes of one task; the others get a score that none of these can have. Changes
+        nothing. Raises InputError for a task that was never announced."""
+
+
+def ask(learner: Learner, x: X, task: int | None = None) -> Tensor:
+    """A learner's scores for x, in the task where it is told and the learner wants to know it.
+
+    A task that is still to come has no answer yet: all its classes score 0.
+    """
+    if task is None or not isinstance(learner, TaskLearner):
+        return learner.predict(x)
+    if task in learner.tasks:
+        return learner.predict_in(x, task)
+    return torch.zeros_like(learner.predict_in(x, learner.tasks[-1]) if learner.tasks else learner.predict(x))
+
+
+def ask_latest(learner: Learner, x: X) -> Tensor:
+    """A learner's scores for x, in the task announced last where it must be told one."""
+    return ask(learner, x, learner.tasks[-1] if isinstance(learner, TaskLearner) and learner.tasks else None)

@@ -26,7 +26,7 @@ from everlearn.core.agent import Agent
 from everlearn.core.budget import Budget, Meter, activation_bytes, refuse_activations
 from everlearn.core.errors import InputError, StateError, check_count
 from everlearn.core.events import Boundary, Event, Feedback, map_x, rows, size, to_device
-from everlearn.core.learner import Adapter, Learner
+from everlearn.core.learner import Adapter, Learner, TaskLearner, ask
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, sweep, write_atomic
 from everlearn.core.stream import Stream
@@ -96,7 +96,7 @@ class Fold:
                 meter.adapted()
             else:
                 if wanted:
-                    prediction = learner.predict(event.x)
+                    prediction = ask(learner, event.x, event.task)
                 predicted = time.perf_counter()
             if admitted is not None:
                 metrics = learner.update(admitted) if self._free else self._measured(learner.update, admitted)
@@ -126,7 +126,7 @@ class Fold:
                 part = rows(held_out.x, slice(start, start + JUDGE_ROWS))
                 if self.device != "cpu":
                     part = map_x(lambda value: value.to(self.device), part)
-                chunks.append(self.learner.predict(part).cpu())
+                chunks.append(ask(self.learner, part, held_out.task).cpu())
             scores = torch.cat(chunks)
             for monitor in self.monitors:
                 monitor.judge(self.judged, index, held_out, scores)
@@ -176,6 +176,11 @@ def run(
             f"{learner.name} needs announced boundaries, and {stream.name} has none. "
             "Use a scenario with boundaries (split, domain), or a learner without that need (replay, derpp)."
         )
+    if isinstance(learner, TaskLearner) and not learner.infers_task and _tells_no_task(stream):
+        raise InputError(
+            f"{learner.name} must be told the task of what it predicts, and the held-out sets of {stream.name} name none. "
+            "Use a scenario that tells tasks (tasks), or let it find the task by itself (infer_task='max_output')."
+        )
     budget = budget or Budget()
     budget.limit(learner)
     fold = Fold(learner, stream, budget, monitors, device)
@@ -219,6 +224,10 @@ def run(
     if place is not None:
         write_atomic(place / RESULT, json.dumps(result_record(result, device), indent=1).encode())
     return result
+
+
+def _tells_no_task(stream: Stream) -> bool:
+    return len(stream.held_out) > 0 and stream.held_out[0].task is None
 
 
 def result_record(result: Result, device: str) -> dict[str, Any]:

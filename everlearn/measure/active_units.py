@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from everlearn.core.learner import Learner
+from everlearn.core.learner import Learner, ask_latest
 from everlearn.measure.contents import device_of, networks
 from everlearn.measure.plasticity import inspect_networks
 from everlearn.measure.reading import Reading, below
@@ -46,7 +46,7 @@ class ActiveUnits:
             return []
         probe, self.probe, self.waited = self.probe[-self.rows :], None, 0
         probe = probe.to(device_of(learner))
-        if not math.isfinite(float(learner.predict(probe).sum())):
+        if not math.isfinite(float(ask_latest(learner, probe).sum())):
             return []  # there is a worse trouble, which is told elsewhere
         self.share = inspect_networks(learner, probe, self.threshold)["active_units"]
         if self.share is None:

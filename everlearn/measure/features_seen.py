@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from everlearn.core.learner import Learner
+from everlearn.core.learner import Learner, ask_latest
 from everlearn.core.random import generator
 from everlearn.measure.contents import device_of, networks
 from everlearn.nn.features import last_linear
@@ -27,7 +27,7 @@ def seen_features(learner: object, x: Tensor) -> Tensor | None:
     hooks = [head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for head in heads]
     try:
         with torch.no_grad():
-            learner.predict(x.to(device_of(learner)))
+            ask_latest(learner, x.to(device_of(learner)))
     finally:
         for hook in hooks:
             hook.remove()

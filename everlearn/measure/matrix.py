@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.events import Batch, Boundary, Event, map_x, rows, size
-from everlearn.core.learner import Learner
+from everlearn.core.learner import Learner, ask
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.run import JUDGE_ROWS
 from everlearn.core.stream import HeldOut, Stream
@@ -115,7 +115,7 @@ def _accuracy_of(learner: Learner, held_out: HeldOut, device: torch.device) -> f
     chunks = []
     for begin in range(0, size(held_out.x), JUDGE_ROWS):
         part = rows(held_out.x, slice(begin, begin + JUDGE_ROWS))
-        chunks.append(learner.predict(map_x(lambda value: value.to(device), part)).cpu())
+        chunks.append(ask(learner, map_x(lambda value: value.to(device), part), held_out.task).cpu())
     return _mean(metrics.guesses(torch.cat(chunks), held_out.y, masked=held_out.task is not None) == held_out.y)
 
 

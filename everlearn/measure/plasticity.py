@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from everlearn.core.errors import check_count, check_range
 from everlearn.core.events import Batch, Event, X, join, map_x, rows, size
-from everlearn.core.learner import Learner
+from everlearn.core.learner import Learner, ask_latest
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.stream import HeldOut, Stream
 from everlearn.measure.contents import device_of, networks
@@ -128,7 +128,7 @@ def inspect_networks(learner: Learner, x: X, threshold: float = 0.0) -> dict[str
     hooks += [head.register_forward_pre_hook(lambda _m, inputs: features.append(inputs[0])) for head in heads]
     try:
         with _modes_kept(modules), torch.no_grad():
-            learner.predict(x)
+            ask_latest(learner, x)
     finally:
         for hook in hooks:
             hook.remove()

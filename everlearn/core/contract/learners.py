@@ -30,7 +30,7 @@ from everlearn.core.contract.trial import (
     step,
 )
 from everlearn.core.events import Batch, Boundary, Event, map_x, rows, size
-from everlearn.core.learner import Learner
+from everlearn.core.learner import Learner, ask_latest
 from everlearn.core.state import same
 from everlearn.core.store import stores
 
@@ -154,7 +154,7 @@ def inputs_are_left_alone(trial: Trial) -> None:
             raise fault(reused, f"{what} changes the tensors it is given; work on a copy.")
         _overwrite(lent)
         probe = map_x(Tensor.clone, problem.probe)
-        reused.predict(probe)
+        ask_latest(reused, probe)
         if not same(contents(probe), contents(problem.probe)):
             raise fault(reused, "predict changes the tensor it is given; work on a copy.")
     pair = (state_of(clean), state_of(reused))

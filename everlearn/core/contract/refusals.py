@@ -13,7 +13,7 @@ from everlearn.core.contract.problem import contents
 from everlearn.core.contract.trial import Trial, differing, fault, fold, state_of
 from everlearn.core.errors import EverlearnError
 from everlearn.core.events import Batch, X, map_x, rows
-from everlearn.core.learner import Adapter
+from everlearn.core.learner import Adapter, ask_latest
 from everlearn.core.state import same
 
 
@@ -29,7 +29,7 @@ def bad_input_is_refused(trial: Trial) -> None:
         for what, batch in bad_batches(good, problem.classes, learned=begun > 0):
             refused(tried, f"update with {what}", partial(tried.update, batch))
         for what, x in bad_inputs(good.x, learned=begun > 0):
-            refused(tried, f"predict with {what}", partial(tried.predict, x))
+            refused(tried, f"predict with {what}", partial(ask_latest, tried, x))
             if isinstance(tried, Adapter):
                 refused(tried, f"adapt with {what}", partial(tried.adapt, x))
         _refused_or_taken(trial, good, begun)
@@ -68,7 +68,7 @@ def _refused_or_taken(trial: Trial, good: Batch, begun: int) -> None:
     wide = replace(good, x=map_x(_wider, good.x))
     try:
         learner.update(wide)
-        learner.predict(wide.x)
+        ask_latest(learner, wide.x)
     except EverlearnError:
         pending = trial.fresh()
         refused(pending, "a first update with rows of another shape", partial(pending.update, wide))

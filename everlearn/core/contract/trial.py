@@ -12,7 +12,7 @@ from everlearn.core.contract.disturb import disturbed
 from everlearn.core.contract.problem import Problem, copied
 from everlearn.core.errors import ContractError, SpecError
 from everlearn.core.events import Batch, Boundary, Event, X, map_x
-from everlearn.core.learner import Adapter, Learner
+from everlearn.core.learner import Adapter, Learner, ask_latest
 from everlearn.core.spec import parse
 from everlearn.core.state import capture, same
 
@@ -67,8 +67,8 @@ def lend(learner: Learner, event: Event) -> Any:
 
 
 def answer(learner: Learner, x: X) -> Tensor:
-    """A learner's scores for a copy of x."""
-    return attempt(learner, f"predict with {short(Batch(x))}", lambda: learner.predict(map_x(Tensor.clone, x)))
+    """A learner's scores for a copy of x, in the task announced last where it must be told one."""
+    return attempt(learner, f"predict with {short(Batch(x))}", lambda: ask_latest(learner, map_x(Tensor.clone, x)))
 
 
 def state_of(value: Any) -> Any:
