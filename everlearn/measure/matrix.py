@@ -23,7 +23,8 @@ class AccuracyMatrix(Monitor):
     """Accuracy on held-out sets along the stream.
 
     Figures: matrix, names, average_accuracy, anytime_accuracy, forgetting, backward_transfer, forward_transfer (against the
-    learner before its first event), baseline, per_class (one dict per checkpoint, all sets together). Curve, at checkpoints:
+    learner before its first event), baseline, task_accuracy (average accuracy at the end where only the classes of a held-out set
+    may be the answer to its rows, as if the task were told), per_class (one dict per checkpoint, all sets together). Curve, at checkpoints:
     average_accuracy, seen_accuracy (sets learned so far only), per_class.
 
     seen_only: whether only classes that have come may be the answer, for every learner alike (classes announced by a boundary
@@ -31,7 +32,7 @@ class AccuracyMatrix(Monitor):
     """
 
     name = "matrix"
-    parts = ("names", "matrix", "right", "labelled", "baseline", "shown", "seen")
+    parts = ("names", "matrix", "within", "right", "labelled", "baseline", "shown", "seen")
 
     def __init__(self, seen_only: bool = False) -> None:
         self.seen_only = seen_only
@@ -41,6 +42,7 @@ class AccuracyMatrix(Monitor):
         self.classes = classes
         self.names: list[str] = []
         self.matrix: list[list[float]] = []
+        self.within: list[float] = []  # at the last checkpoint, by set
         self.right: list[list[int]] = []  # [checkpoint][class]
         self.labelled: list[list[int]] = []
         self.baseline: list[float] = []
@@ -69,13 +71,16 @@ class AccuracyMatrix(Monitor):
     def judge(self, checkpoint: int, index: int, held_out: HeldOut, scores: Tensor) -> None:
         if index == 0:
             self.names = []
+            self.within = []
             self.matrix.append([])
             self.right.append([0] * len(self.classes))
             self.labelled.append([0] * len(self.classes))
         if self.seen_only and bool(self.seen.any()):
             scores = scores.masked_fill(~self.seen, -torch.inf)
-        hits = metrics.guesses(scores, held_out.y, masked=held_out.task is not None) == held_out.y
+        within = metrics.guesses(scores, held_out.y, masked=True) == held_out.y
+        hits = within if held_out.task is not None else metrics.guesses(scores, held_out.y) == held_out.y
         self.names.append(held_out.name)
+        self.within.append(_mean(within))
         self.matrix[-1].append(_mean(hits))
         self.right[-1] = _add(self.right[-1], held_out.y[hits])
         self.labelled[-1] = _add(self.labelled[-1], held_out.y)
@@ -103,6 +108,7 @@ class AccuracyMatrix(Monitor):
             "backward_transfer": metrics.backward_transfer(self.matrix),
             "forward_transfer": metrics.forward_transfer(self.matrix, self.baseline) if self.baseline else None,
             "baseline": self.baseline,
+            "task_accuracy": metrics.average_accuracy([self.within]) if self.within else None,
             "per_class": [self._by_class(index) for index in range(len(self.matrix))],
         }
 

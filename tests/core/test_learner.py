@@ -87,7 +87,7 @@ def test_a_fold_tells_the_task_of_each_held_out_set(clouds):
 
 def test_a_stream_that_tells_no_task_is_refused_unless_the_learner_finds_it(clouds):
     stream = split(clouds, experiences=2, order="given", batch=10)
-    with pytest.raises(InputError, match="centres must be told the task .* Use a scenario that tells tasks"):
+    with pytest.raises(InputError, match=r"centres must be told the task .* Use a scenario that tells tasks"):
         run(Centres(), stream)
     run(Centres(infer=True), stream, monitors=[AccuracyMatrix()])
 

@@ -42,6 +42,7 @@ def test_the_learner_that_knows_only_the_latest_class(incremental):
     assert found["forgetting"] == 1.0
     assert found["backward_transfer"] == -1.0
     assert found["forward_transfer"] == 0.0
+    assert found["task_accuracy"] == 1.0  # one class in each set: nothing competes
     assert found["per_class"] == [
         {"red": 1.0, "green": 0.0, "blue": 0.0},
         {"red": 0.0, "green": 1.0, "blue": 0.0},
@@ -73,6 +74,7 @@ def test_where_the_task_is_told_only_its_classes_compete(incremental):
         monitor.start(Latest(), incremental())
         monitor.judge(0, 0, HeldOut("pair", torch.zeros(4, 4), y, task), scores)
         found.append((monitor.matrix, monitor.figures()["per_class"]))
+        assert monitor.figures()["task_accuracy"] == 0.75  # the same rows, whether the task is told or not
     assert found[0] == ([[0.25]], [{"green": 0.5, "blue": 0.0}])
     assert found[1] == ([[0.75]], [{"green": 1.0, "blue": 0.5}])
 
