@@ -38,6 +38,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path, capsys):
     assert record == json.loads((tmp_path / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_configuration_file_means_the_same_as_flags(tmp_path, capsys):
     config = {
         "stream": QUICK[0],
@@ -165,6 +166,7 @@ def test_a_wrong_flag_is_answered_in_few_lines(capsys):
     assert len(error.splitlines()) <= 4
 
 
+@pytest.mark.slow
 def test_the_installed_command_finds_modules_in_the_folder_where_one_stands(tmp_path):
     (tmp_path / "own_place.py").write_text(
         "from torch import nn\nfrom everlearn import FineTune\n"

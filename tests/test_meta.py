@@ -288,6 +288,7 @@ def test_public_names_resolve_and_are_documented(name):
     assert name in dir(everlearn)
 
 
+@pytest.mark.slow
 def test_compare_can_be_called_whatever_was_imported_first():
     """The room of that name is a module, and its parent's attribute once it is imported."""
     for first in ("everlearn.comparison.grid", "everlearn.comparison.catalog", "everlearn"):

@@ -66,6 +66,7 @@ def test_the_record_tells_how_classes_come_back(inline):
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_records(inline, tmp_path):
     other = compare(LEARNERS, STREAM, seeds=2, engine="process", workers=2, folder=tmp_path)
     assert deterministic(other.record) == deterministic(inline.record)

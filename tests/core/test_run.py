@@ -336,6 +336,7 @@ def killed(tmp_path, kills, seed):
     return found
 
 
+@pytest.mark.slow
 def test_six_kills_change_nothing(tmp_path):
     found = killed(tmp_path, kills=6, seed=0)
     assert found["undisturbed"]["events"] == 180 and len(found["undisturbed"]["curve"]) == 180

@@ -49,6 +49,7 @@ def twin(nursery, tmp_path_factory):
     return Twins(nursery, tmp_path_factory.mktemp("twins"))
 
 
+@pytest.mark.slow
 def test_the_twin_is_worth_being_compared_with(nursery, twin):
     report = twin("counting")
     sources = Counter(event[5] for event in report["events"])

@@ -67,6 +67,7 @@ def finished(nursery, folder):
     return nursery.report(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["garbled", "cut", "without its JSON", "another version's"])
 def test_the_newest_version_is_spoiled(how, killed, nursery, twin, tmp_path):
     folder = killed(MIDDLE, tmp_path / "one")
