@@ -66,12 +66,17 @@ def values() -> dict[str, Any]:
     from everlearn.data.memory import RULES
     from everlearn.data.scenarios import VALUES
     from everlearn.data.views import Views
+    from everlearn.learners.objective import Objective, OutputTerm, WeightTerm
+    from everlearn.learners.presets import preset
     from everlearn.measure.drift import DETECTORS
+    from everlearn.nn.bregman import POTENTIALS
     from everlearn.nn.criteria import LOSSES
     from everlearn.optim.optimizers import OPTIMIZERS
     from everlearn.optim.refit import REFIT
 
-    return {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, **VALUES, Views.name: Views}
+    objectives = {cls.name: cls for cls in (Objective, OutputTerm, WeightTerm)} | {"preset": preset}
+    plain = {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, **VALUES, Views.name: Views}
+    return {**plain, **POTENTIALS, **objectives}
 
 
 @cache
@@ -317,7 +322,9 @@ def _learner(call: Any, stream: Stream, model: str, seed: int) -> Any:
     if getattr(target, "takes", "network") == "estimator":
         args = [_estimator(target, item) for item in call.args] or [None]
     elif "model" in parameters and not any(_is_learner(item) for item in call.args):
-        args = [_network(item, stream, seed) for item in call.args] or [build_model(model, stream, seed)]
+        own = not call.args or (isinstance(call.args[0], Call) and call.args[0].name in values())  # the network of the run
+        given = (build_model(model, stream, seed),) if own else ()
+        args = [*given, *(_argument(item, stream, seed) for item in call.args)]
     else:
         args = [_learner(item, stream, model, seed) for item in call.args]
     known = {"seed": seed, "classes": stream.schema.outputs, "updates": _deployed_batches, "features": None}
@@ -336,7 +343,10 @@ def _is_learner(item: Any) -> bool:
     return isinstance(item, Call) and item.name in learners()
 
 
-def _network(item: Any, stream: Stream, seed: int) -> Any:
+def _argument(item: Any, stream: Stream, seed: int) -> Any:
+    """A network, or a value such as the objective of `unified(preset('ewc'))`."""
+    if isinstance(item, Call) and item.name in values():
+        return build(item, values(), "value")
     return build_model(str(item), stream, seed) if isinstance(item, Call) else item
 
 

@@ -101,6 +101,12 @@ class Quadratic:
         if p.shape[-1] != size:
             raise InputError(f"quadratic: the matrix measures {size} coordinates, got {p.shape[-1]}.")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Quadratic) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
     def __repr__(self) -> str:
         held = self.matrix
         if isinstance(held, Tensor):

@@ -1,0 +1,178 @@
+"""What holds weights: springs with an anchor and a stiffness each, and the rows of the present task from which stiffness is taken.
+
+    penalty = 1/2 sum_i k_i (w_i - a_i)^2,   its gradient k_i (w_i - a_i) is computed directly, without a graph over the weights
+
+Reference: Schwarz et al. (2018), arXiv 1805.06370 (running importance); Kirkpatrick et al. (2017), arXiv 1612.00796 (one term
+for each task); Zenke et al. (2017), arXiv 1703.04200 (path integral).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everlearn.core.errors import ArgumentError
+from everlearn.core.random import derive, generator
+from everlearn.data.memory import Memory
+from everlearn.learners.objective import FISHERS, WeightTerm
+from everlearn.nn.bregman import Quadratic, Squared
+from everlearn.nn.fisher import fisher_diagonal
+from everlearn.nn.sensitivity import output_sensitivity
+
+
+def as_row(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers of some tensors in one row, copied and detached."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def cut(row: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
+    """Views of a row in the shapes of some tensors, which a step can work on all at once."""
+    return [piece.view_as(like) for piece, like in zip(row.split([like.numel() for like in likes]), likes, strict=True)]
+
+
+def rows_of_task(samples: int, seed: int, tasks: int, former: Memory | None = None) -> Memory:
+    """An empty memory for a uniform sample of the rows of the task that begins, within the limits of the one before it."""
+    memory = Memory(samples, seed=derive(seed, "online_ewc", tasks))
+    if former is not None:
+        memory.limit(former.capacity, former.bytes)
+    return memory
+
+
+def importance_of_rows(
+    kind: str, model: nn.Module, parameters: Sequence[Tensor], kept: dict[str, Any], seed: int, tasks: int
+) -> Tensor:
+    """(weights,) what each weight means for the rows kept (fields x and y): a Fisher diagonal by kind, or "output_norm"."""
+    if kind == "output_norm":
+        return output_sensitivity(model, parameters, kept["x"])
+    random = generator(seed, "fisher", tasks)
+    return fisher_diagonal(model, parameters, kept["x"], kept["y"], FISHERS[kind], random)
+
+
+def gathered(importance: Tensor, path: Tensor, present: Tensor, anchor: Tensor, damping: float) -> Tensor:
+    """(weights,) path integrals over squared moves, added to the importance so far, and at least 0."""
+    return (importance + path / ((present - anchor).square() + damping)).clamp_(min=0.0)
+
+
+class Pull(torch.autograd.Function):
+    """1/2 sum k (w - a)^2 over lists of tensors, with its gradient k (w - a) from a few operations on whole lists."""
+
+    @staticmethod
+    def forward(ctx: Any, springs: Sequence[Tensor], anchors: Sequence[Tensor], *weights: Tensor) -> Tensor:
+        """The penalty."""
+        offsets = torch._foreach_sub(list(weights), list(anchors))
+        ctx.pulls = torch._foreach_mul(offsets, list(springs))
+        parts = [torch.dot(pull.reshape(-1), offset.reshape(-1)) for pull, offset in zip(ctx.pulls, offsets, strict=True)]
+        return 0.5 * torch.stack(parts).sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple:
+        """Its gradient by the weights."""
+        return None, None, *torch._foreach_mul(ctx.pulls, slope)
+
+
+class Springs:
+    """The springs of one weight term: where they are anchored, and how stiff they are.
+
+    steepest: the stiffest spring that steps can follow, 1 / lr of plain descent, where one step takes the weight to its anchor.
+    """
+
+    parts = ("importance", "anchor", "path", "constant", "tasks")
+
+    def __init__(self, term: WeightTerm, weights: Sequence[Tensor], steepest: float = float("inf"), extra: float = 0.0):
+        self.term = term
+        self.weights = list(weights)
+        self.steepest = steepest
+        self.extra = extra  # added to every spring: the damping of a natural step
+        self.importance: Tensor | None = None  # (weights,) in one row, as are the two below
+        self.anchor: Tensor | None = None
+        self.path: Tensor | None = None  # what the moves since the last change did for the task loss
+        self.constant = 0.0  # what the sum of one term per task is more than one term around their common centre
+        self.tasks = 0  # changes at which something had been learned
+        self._pieces: list[list[Tensor]] = []  # springs and anchors, in the shapes of the weights
+        if isinstance(term.potential, Quadratic) and term.potential.matrix is not None:
+            self._given = self._diagonal(term.potential)
+        else:
+            self._given = 2.0 if isinstance(term.potential, Squared) else None  # |d|^2 is 1/2 * 2 |d|^2
+        if term.importance == "path_integral":
+            self.anchor = as_row(self.weights)
+            self.importance, self.path = torch.zeros_like(self.anchor), torch.zeros_like(self.anchor)
+        if term.reference == "start":
+            self.anchor = as_row(self.weights)
+            self.importance = torch.ones_like(self.anchor) * self._given
+
+    def _diagonal(self, potential: Quadratic) -> Tensor:
+        size = sum(weight.numel() for weight in self.weights)
+        matrix = None if potential.paired else torch.as_tensor(potential.matrix)
+        if matrix is None or matrix.shape != (size,):
+            found = "a pair" if matrix is None else f"shape {tuple(matrix.shape)}"
+            raise ArgumentError(f"{self.term!r}: the matrix must be a vector of the {size} weights, got {found}.")
+        return matrix.to(self.weights[0])
+
+    @property
+    def pulling(self) -> bool:
+        """Whether there is something to hold to yet."""
+        return self.term.weight > 0 and self.importance is not None and (self.tasks > 0 or self.term.reference == "start")
+
+    @property
+    def kind(self) -> str | None:
+        """The importance that it takes from rows of a task; None where it needs no rows."""
+        return None if self.term.importance == "path_integral" else self.term.importance
+
+    def pieces(self) -> list[list[Tensor]]:
+        """[springs, anchors, path] in the shapes of the weights."""
+        if not self._pieces:
+            stiffness = self.stiffness()
+            held = [stiffness, self.anchor] + ([self.path] if self.path is not None else [])
+            self._pieces = [cut(row, self.weights) for row in held]
+        return self._pieces
+
+    def stiffness(self) -> Tensor:
+        """(weights,) how stiff each spring is: weight * importance, at most `steepest`."""
+        return (self.term.weight * self.importance).clamp(max=self.steepest) + self.extra
+
+    def penalty(self) -> Tensor:
+        """1/2 sum k (w - a)^2, and the constant of one term for each task."""
+        springs, anchors, *_ = self.pieces()
+        value = Pull.apply(springs, anchors, *self.weights)
+        return value + self.term.weight * self.constant if self.constant else value
+
+    def consolidate(self, fresh: Tensor | None) -> None:
+        """A task ends: hold to the weights as they are. fresh: its importance from rows, None where there is none."""
+        term, present = self.term, as_row(self.weights)
+        if term.reference == "start":
+            return
+        if self.path is not None:
+            self.importance = gathered(self.importance, self.path, present, self.anchor, term.damping)
+            self.path = torch.zeros_like(present)
+        else:
+            given = self._given is not None
+            fresh = torch.ones_like(present) * self._given if given else fresh
+            if term.reference == "each_task" and self.importance is not None:
+                self._add(fresh, present)
+                return
+            running = self.importance is not None and not given
+            self.importance = fresh + term.decay * self.importance if running else fresh
+        self.anchor = present
+        self.tasks += 1
+        self._pieces = []
+
+    def _add(self, fresh: Tensor, present: Tensor) -> None:
+        """Two quadratics are one around their common centre, and a constant: k1 k2 / (k1 + k2) (a1 - a2)^2 / 2."""
+        total = self.importance + fresh
+        share = torch.where(total > 0, fresh / total, torch.zeros_like(total))
+        apart = present - self.anchor
+        self.constant += 0.5 * float((self.importance * share * apart.square()).sum())
+        self.anchor = self.anchor + share * apart
+        self.importance = total
+        self.tasks += 1
+        self._pieces = []
+
+    def travel(self, slopes: Sequence[Tensor], moves: Sequence[Tensor], scale: float) -> None:
+        """Add what a step did for the task loss: path += scale * slope * move."""
+        torch._foreach_addcmul_(self.pieces()[2], list(slopes), list(moves), value=scale)
+
+    def restored(self) -> None:
+        """Forget the views of what stood before."""
+        self._pieces = []
