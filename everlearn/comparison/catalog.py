@@ -321,7 +321,7 @@ def _learner(call: Any, stream: Stream, model: str, seed: int) -> Any:
     kwargs = {key: _learner(item, stream, model, seed) for key, item in call.kwargs}
     if getattr(target, "takes", "network") == "estimator":
         args = [_estimator(target, item) for item in call.args] or [None]
-    elif "model" in parameters and not any(_is_learner(item) for item in call.args):
+    elif {"model", "learner"} & set(parameters) and not any(_is_learner(item) for item in call.args):
         own = not call.args or (isinstance(call.args[0], Call) and call.args[0].name in values())  # the network of the run
         given = (build_model(model, stream, seed),) if own else ()
         args = [*given, *(_argument(item, stream, seed) for item in call.args)]

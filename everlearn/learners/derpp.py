@@ -116,4 +116,4 @@ def dark_step(
             value = torch.add(value, cross_entropy(replayed[-1], drawn["y"][-half:]), alpha=beta)
         return value
 
-    return descent(loss), kept[0]
+    return descent(loss), kept[-1]

@@ -170,7 +170,7 @@ class ProxyContrast:
         def loss() -> Tensor:
             features = self._features(old, own)
             scores = self.model.head(features)
-            kept.extend([scores[past : past + count].detach(), features[past : past + count].detach()])
+            kept[:] = scores[past : past + count].detach(), features[past : past + count].detach()
             found["contrast"] = self._contrast(scores, features, labels, count)
             value = found["contrast"]
             if self.extras.factor is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from everlearn.core.errors import ArgumentError
 from everlearn.core.events import X
 from everlearn.core.random import isolated
+from everlearn.optim.ascent import Ascent
 from everlearn.optim.optimizers import SGD, Optimizer
 
 CLIP_EPSILON = 1e-6  # added to a norm before it divides, as torch.nn.utils.clip_grad_norm_ does
@@ -42,6 +43,7 @@ class Descent:
         plain = replace(optimizer, clip=None) == SGD(lr=optimizer.lr)
         self.rate = optimizer.lr if plain else None  # of plain descent, without momentum or decay
         self.factor = 1.0  # of the rate
+        self._ascent: Ascent | None = None  # moves the weights uphill before each gradient is taken
         self._stochastic = any(isinstance(module, STOCHASTIC) for module in model.modules())
 
     def __call__(self, loss: Callable[[], Tensor]) -> Tensor:
@@ -53,10 +55,18 @@ class Descent:
     def gradients(self, loss: Callable[[], Tensor], *labels: object) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """(loss, its gradient by parameter) in training mode, without a step; None for parameters that play no part.
 
-        labels: tell apart the losses of one step, so that each draws random numbers (dropout) of its own.
+        labels: tell apart the losses of one step, so that each draws random numbers (dropout) of its own. With an ascent the loss is
+        evaluated more than once, the last time at the weights from which the step is taken.
         """
         if not self.model.training:
             self.model.train()
+        if self._ascent is not None:
+            return self._ascent.around(lambda some: self._differentiated(some, labels), loss, self.steps, *labels)
+        return self._differentiated(loss, labels)
+
+    def _differentiated(
+        self, loss: Callable[[], Tensor], labels: tuple[object, ...]
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         with isolated(self.seed, "descent", self.steps, *labels) if self._stochastic else nullcontext():
             value = loss()
             gradients = torch.autograd.grad(value, self.parameters, allow_unused=True)
@@ -75,6 +85,15 @@ class Descent:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = aligned(gradient, parameter)
         self.optimizer.step()
+
+    @property
+    def ascent(self) -> Ascent | None:
+        """What moves the weights uphill before each gradient is taken; None where nothing does."""
+        return self._ascent
+
+    def start_uphill(self, ascent: Ascent) -> None:
+        """From now on move the weights uphill before each gradient is taken."""
+        self._ascent = ascent
 
     def scale(self, factor: float) -> None:
         """From now on take steps of this part of the rate."""
