@@ -5,9 +5,10 @@ stride and shift drawn from (seed, session, pass) and stride prime to m, so each
 and `stream[i]` costs one batch whatever i is. Nothing is copied but the rows of the batch.
 """
 
+import copy
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from math import gcd
@@ -91,6 +92,12 @@ class Indexed(Stream):
         first = low * stride + shift
         places = torch.arange(first, first + (high - low) * stride, stride).remainder_(session.count)
         return self._rows(places.add_(session.start) if session.start else places, number)
+
+    def relabelled(self, change: Callable[[Tensor, int], Tensor]) -> "Indexed":
+        """The same stream with labels y replaced by change(y, classes); held-out sets stay as they are."""
+        changed = copy.copy(self)
+        changed._data = replace(self._data, y=change(self._data.y, len(self._data.classes)))
+        return changed
 
     def sizes(self) -> list[int]:
         """The number of rows of each event, 0 for a boundary, without making the events."""

@@ -8,6 +8,7 @@
 | `recurring` | which few classes a task has; they come back |
 | `prequential` | whatever changed in the data set, in the order of time |
 | `iid` | nothing: the control |
+| `noisy` | nothing: a share of the answers is wrong |
 | `delayed` | when answers come, if they come |
 | `prefix` | how long the stream is |
 | `served` | whatever changed for a deployed server, as its log has it |
@@ -22,6 +23,7 @@ from everlearn.data.corruption import Corrupted
 from everlearn.data.delayed import delayed
 from everlearn.data.domain import permuted, rotated
 from everlearn.data.label_shift import label_shift
+from everlearn.data.noisy import noisy
 from everlearn.data.prefix import prefix
 from everlearn.data.prequential import iid, prequential
 from everlearn.data.recurring import recurring
@@ -38,6 +40,7 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "recurring": recurring,
     "prequential": prequential,
     "iid": iid,
+    "noisy": noisy,
     "delayed": delayed,
     "prefix": prefix,
     "served": served,
