@@ -1,6 +1,6 @@
 """What holds weights: springs with an anchor and a stiffness each, and the rows of the present task from which stiffness is taken.
 
-    penalty = 1/2 sum_i k_i (w_i - a_i)^2,   its gradient k_i (w_i - a_i) is computed directly, without a graph over the weights
+    penalty = 1/2 sum_i k_i (w_i - a_i)^2,   its gradient k_i (w_i - a_i)
 
 Reference: Schwarz et al. (2018), arXiv 1805.06370 (running importance); Kirkpatrick et al. (2017), arXiv 1612.00796 (one term
 for each task); Zenke et al. (2017), arXiv 1703.04200 (path integral).
@@ -54,24 +54,6 @@ def gathered(importance: Tensor, path: Tensor, present: Tensor, anchor: Tensor, 
     return (importance + path / ((present - anchor).square() + damping)).clamp_(min=0.0)
 
 
-class Pull(torch.autograd.Function):
-    """1/2 sum k (w - a)^2 over lists of tensors, with its gradient k (w - a) from a few operations on whole lists."""
-
-    @staticmethod
-    def forward(ctx: Any, springs: Sequence[Tensor], anchors: Sequence[Tensor], *weights: Tensor) -> Tensor:
-        """The penalty."""
-        offsets = torch._foreach_sub(list(weights), list(anchors))
-        ctx.pulls = torch._foreach_mul(offsets, list(springs))
-        parts = [torch.dot(pull.reshape(-1), offset.reshape(-1)) for pull, offset in zip(ctx.pulls, offsets, strict=True)]
-        return 0.5 * torch.stack(parts).sum()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple:
-        """Its gradient by the weights."""
-        return None, None, *torch._foreach_mul(ctx.pulls, slope)
-
-
 class Springs:
     """The springs of one weight term: where they are anchored, and how stiff they are.
 
@@ -80,8 +62,16 @@ class Springs:
 
     parts = ("importance", "anchor", "path", "constant", "tasks")
 
-    def __init__(self, term: WeightTerm, weights: Sequence[Tensor], steepest: float = float("inf"), extra: float = 0.0):
+    def __init__(
+        self,
+        term: WeightTerm,
+        weights: Sequence[Tensor],
+        steepest: float = float("inf"),
+        extra: float = 0.0,
+        number: int = 1,
+    ):
         self.term = term
+        self.number = number  # of the term in its objective
         self.weights = list(weights)
         self.steepest = steepest
         self.extra = extra  # added to every spring: the damping of a natural step
@@ -90,7 +80,8 @@ class Springs:
         self.path: Tensor | None = None  # what the moves since the last change did for the task loss
         self.constant = 0.0  # what the sum of one term per task is more than one term around their common centre
         self.tasks = 0  # changes at which something had been learned
-        self._pieces: list[list[Tensor]] = []  # springs and anchors, in the shapes of the weights
+        self._stiffness: Tensor | None = None  # (weights,)
+        self._path: list[Tensor] = []  # views of the path in the shapes of the weights
         if isinstance(term.potential, Quadratic) and term.potential.matrix is not None:
             self._given = self._diagonal(term.potential)
         else:
@@ -120,23 +111,26 @@ class Springs:
         """The importance that it takes from rows of a task; None where it needs no rows."""
         return None if self.term.importance == "path_integral" else self.term.importance
 
-    def pieces(self) -> list[list[Tensor]]:
-        """[springs, anchors, path] in the shapes of the weights."""
-        if not self._pieces:
-            stiffness = self.stiffness()
-            held = [stiffness, self.anchor] + ([self.path] if self.path is not None else [])
-            self._pieces = [cut(row, self.weights) for row in held]
-        return self._pieces
-
+    @property
     def stiffness(self) -> Tensor:
         """(weights,) how stiff each spring is: weight * importance, at most `steepest`."""
-        return (self.term.weight * self.importance).clamp(max=self.steepest) + self.extra
+        if self._stiffness is None:
+            self._stiffness = (self.term.weight * self.importance).clamp(max=self.steepest) + self.extra
+        return self._stiffness
 
     def penalty(self) -> Tensor:
-        """1/2 sum k (w - a)^2, and the constant of one term for each task."""
-        springs, anchors, *_ = self.pieces()
-        value = Pull.apply(springs, anchors, *self.weights)
-        return value + self.term.weight * self.constant if self.constant else value
+        """1/2 sum k (w - a)^2, and the constant of one term for each task; with a graph."""
+        offset = torch.cat([weight.reshape(-1) for weight in self.weights]) - self.anchor
+        return self._with_constant(torch.dot(self.stiffness * offset, offset))
+
+    def pull(self) -> tuple[Tensor, list[Tensor]]:
+        """(the penalty, its gradient by weight) at the present weights, without a graph: what a plain step adds to its gradient."""
+        offset = as_row(self.weights).sub_(self.anchor)
+        pull = self.stiffness * offset
+        return self._with_constant(torch.dot(pull, offset)), cut(pull, self.weights)
+
+    def _with_constant(self, twice: Tensor) -> Tensor:
+        return 0.5 * twice + self.term.weight * self.constant if self.constant else 0.5 * twice
 
     def consolidate(self, fresh: Tensor | None) -> None:
         """A task ends: hold to the weights as they are. fresh: its importance from rows, None where there is none."""
@@ -156,7 +150,7 @@ class Springs:
             self.importance = fresh + term.decay * self.importance if running else fresh
         self.anchor = present
         self.tasks += 1
-        self._pieces = []
+        self._forget()
 
     def _add(self, fresh: Tensor, present: Tensor) -> None:
         """Two quadratics are one around their common centre, and a constant: k1 k2 / (k1 + k2) (a1 - a2)^2 / 2."""
@@ -167,12 +161,17 @@ class Springs:
         self.anchor = self.anchor + share * apart
         self.importance = total
         self.tasks += 1
-        self._pieces = []
+        self._forget()
 
     def travel(self, slopes: Sequence[Tensor], moves: Sequence[Tensor], scale: float) -> None:
         """Add what a step did for the task loss: path += scale * slope * move."""
-        torch._foreach_addcmul_(self.pieces()[2], list(slopes), list(moves), value=scale)
+        if not self._path:
+            self._path = cut(self.path, self.weights)
+        torch._foreach_addcmul_(self._path, list(slopes), list(moves), value=scale)
 
     def restored(self) -> None:
-        """Forget the views of what stood before."""
-        self._pieces = []
+        """Forget what was made of what stood before."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._stiffness, self._path = None, []

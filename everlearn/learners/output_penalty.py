@@ -47,6 +47,9 @@ def output_penalty(term: OutputTerm, output: Tensor, held: Tensor | None, column
     if columns is None and term.reduce == "mean" and plain:
         return mse_loss(output, held)
     classes = output.shape[1]
+    coins = isinstance(term.potential, BinaryNegEntropy) and term.order == "target_first" and term.temperature == 1
+    if coins and term.target == "old_model" and term.reduce == "sum":
+        return kept_coins(output, held, columns)
     if label:
         held = one_hot(held, classes).to(output.dtype)
     if columns is not None:
@@ -57,6 +60,14 @@ def output_penalty(term: OutputTerm, output: Tensor, held: Tensor | None, column
         held = held if held is None or label else held / term.temperature
     value = _divergence(term, output, held).mean()
     return value / output.shape[1] if term.reduce == "mean" else value
+
+
+def kept_coins(output: Tensor, held: Tensor, columns: Tensor | None) -> Tensor:
+    """The mean over rows of the divergences of coins, those of the scores held to first; columns are a weight, not a copy."""
+    weight = None if columns is None else output.new_zeros(output.shape[1]).index_fill_(0, columns, 1.0)
+    chance = held.sigmoid()
+    crossed = binary_cross_entropy_with_logits(output, chance, weight, reduction="sum")
+    return (crossed - binary_cross_entropy_with_logits(held, chance, weight, reduction="sum")) / len(output)
 
 
 def _divergence(term: OutputTerm, output: Tensor, held: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ Reference: Wang et al. (2024), A unified and general framework for continual lea
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
 from everlearn.core.random import generator
 from everlearn.data.memory import Memory, Reservoir, Rule
-from everlearn.learners.importance import Springs, importance_of_rows, rows_of_task
+from everlearn.learners.importance import Springs, cut, importance_of_rows, rows_of_task
 from everlearn.learners.lwf import Former
 from everlearn.learners.objective import Objective, OutputTerm
 from everlearn.learners.output_penalty import binary_task_loss, output_penalty
@@ -32,6 +33,7 @@ from everlearn.optim.optimizers import SGD, Optimizer
 
 LOG = logging.getLogger("everlearn.learners.unified")
 CAPACITY = 500
+Gradients = Sequence[Tensor | None]
 
 
 @dataclass
@@ -115,8 +117,7 @@ class Unified(Learner):
         limited = isinstance(optimizer, SGD) and optimizer.lr > 0 and natural is None
         steepest = 1.0 / (optimizer.lr * len(sprung)) if limited and sprung else float("inf")
         extra = natural / len(sprung) if natural and sprung else 0.0
-        self.springs = [Springs(term, weights, steepest, extra) for _, term in sprung]
-        self.numbers = [number for number, _ in sprung]
+        self.springs = [Springs(term, weights, steepest, extra, number) for number, term in sprung]
         self.tasks = 0  # changes at which something had been learned
         self.learned = 0  # steps taken by the last of them
         self.shared = objective.source == "both" or any(term.source == "both" for _, term in self.outputs)
@@ -168,34 +169,42 @@ class Unified(Learner):
 
     def _step(self, x: X, y: Tensor) -> tuple[Metrics, Tensor]:
         """One gradient step: (the value of each part of the loss, the scores of the batch before the step)."""
-        step = self._plan(x, y)
-        descent = self.descent
+        step, descent = self._plan(x, y), self.descent
         pulling = [spring for spring in self.springs if spring.pulling]
         paths = [spring for spring in self.springs if spring.path is not None]
-        apart = bool(paths) and bool(step.terms or pulling or self.posterior)  # whether the task has other company
+        inside = (
+            pulling if descent.ascent is not None else []
+        )  # springs that an ascent must see; else their pull is added below
+        alone = bool(
+            paths and (step.terms or inside or self.posterior is not None)
+        )  # take the task's own gradient for its path
         kept: dict[str, Tensor] = {}
-        slopes: list[tuple] = []
+        slopes: Gradients = ()
 
         def loss() -> Tensor:
-            value, own = self._data_loss(step, kept)
-            if apart:
-                slopes[:] = [torch.autograd.grad(kept["task"], descent.parameters, retain_graph=True, allow_unused=True)]
-            for number, spring in zip(self.numbers, self.springs, strict=True):
-                if spring.pulling:
-                    kept[f"weight_{number}"] = penalty = spring.penalty()
-                    value = value + penalty
+            nonlocal slopes
+            value = self._data_loss(step, kept)
+            if alone:
+                slopes = torch.autograd.grad(kept["task"], descent.parameters, retain_graph=True, allow_unused=True)
+            for spring in inside:
+                kept[f"weight_{spring.number}"] = penalty = spring.penalty()
+                value = value + penalty
             if self.posterior is not None:
                 kept[f"weight_{self.variational}"] = penalty = self.posterior.penalty()
                 value = value + penalty
-            kept["own"] = own
             return value
 
         if self.posterior is not None:
             descent.model.draw(generator(self.seed, "weights", descent.steps))
         value, gradients = descent.gradients(loss)
+        slopes = slopes if alone else gradients
+        for spring in pulling[len(inside) :]:
+            kept[f"weight_{spring.number}"], pulls = spring.pull()
+            value = value + kept[f"weight_{spring.number}"]
+            gradients = added(gradients, pulls)
         if self.objective.natural is not None and pulling:
             gradients = self._natural(gradients, pulling)
-        self._follow(gradients, slopes[0] if slopes else gradients, paths)
+        self._follow(gradients, slopes, paths)
         if self.posterior is not None:
             descent.model.still()
         own = kept.pop("own").detach()
@@ -258,8 +267,8 @@ class Unified(Learner):
             allowed[: len(former.known)] *= 1.0 - former.known
         return pad(allowed, (0, (self.guard.classes or len(allowed)) - len(allowed))).to(y.device)
 
-    def _data_loss(self, step: Step, kept: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(task loss and output terms, the scores of the batch); the value of each goes into `kept`."""
+    def _data_loss(self, step: Step, kept: dict[str, Tensor]) -> Tensor:
+        """Task loss and output terms; the value of each, and the batch's own scores, go into `kept`."""
         inner = None
         if any(term.view == "features" for _, term, *_ in step.terms):
             scores, inner = scores_and_features(self.descent.model, step.x)
@@ -285,18 +294,17 @@ class Unified(Learner):
             penalty = output_penalty(term, inner[part] if term.view == "features" else of(part), held, columns)
             kept[f"output_{number}"] = penalty
             value = torch.add(value, penalty, alpha=term.weight)
-        return value, of(slice(0, step.sizes[0]))
+        kept["own"] = of(slice(0, step.sizes[0]))
+        return value
 
-    def _natural(self, gradients: tuple, pulling: list[Springs]) -> list[Tensor | None]:
+    def _natural(self, gradients: Gradients, pulling: list[Springs]) -> Gradients:
         """The gradient times the inverse of the springs' precision, which has the damping in it."""
-        precision = torch._foreach_add(pulling[0].pieces()[0], 0.0)
-        for spring in pulling[1:]:
-            torch._foreach_add_(precision, spring.pieces()[0])
+        precision = cut(sum(spring.stiffness for spring in pulling), pulling[0].weights)
         return [
             gradient if gradient is None else gradient / stiff for gradient, stiff in zip(gradients, precision, strict=True)
         ]
 
-    def _follow(self, gradients: tuple | list, slopes: tuple, paths: list[Springs]) -> None:
+    def _follow(self, gradients: Gradients, slopes: Gradients, paths: list[Springs]) -> None:
         """Take the step, and tell the path integrals what it did for the task loss."""
         descent = self.descent
         if not paths:
@@ -339,3 +347,13 @@ class Unified(Learner):
         self.learned = self.descent.steps
         if self.sample is not None:
             self.sample = rows_of_task(self.fisher_samples, self.seed, self.tasks, self.sample)
+
+
+def added(gradients: Gradients, pulls: list[Tensor]) -> Gradients:
+    """The gradients with the pulls of springs added to the first of them, in place of the pulls; a pull alone where there is none."""
+    count = len(pulls)
+    if all(gradient is not None for gradient in gradients[:count]):
+        torch._foreach_add_(pulls, gradients[:count])
+        return [*pulls, *gradients[count:]]
+    pairs = zip(gradients[:count], pulls, strict=True)
+    return [*(pull if gradient is None else pull + gradient for gradient, pull in pairs), *gradients[count:]]

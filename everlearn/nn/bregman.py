@@ -272,4 +272,4 @@ def sigmoid_divergence(scores: Tensor, target: Tensor, model_first: bool = False
         known = chance * logsigmoid(scores) + (1.0 - chance) * logsigmoid(-scores)
         return (known - torch.xlogy(chance, target) - torch.special.xlog1py(1.0 - chance, -target)).sum(-1)
     crossed = binary_cross_entropy_with_logits(scores, target, reduction="none")
-    return crossed.sum(-1) + BinaryNegEntropy().value(target)
+    return (crossed + torch.xlogy(target, target) + torch.special.xlog1py(1.0 - target, -target)).sum(-1)

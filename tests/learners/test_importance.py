@@ -5,7 +5,6 @@ import torch
 
 from everlearn.core.state import capture, restore, same
 from everlearn.learners.importance import (
-    Pull,
     Springs,
     as_row,
     cut,
@@ -32,13 +31,19 @@ def move(weights, seed):
             weight.copy_(torch.randn(weight.shape, generator=random, dtype=torch.float64))
 
 
-def test_the_direct_gradient_is_that_of_the_plain_formula(weights):
-    springs, anchors = ([torch.rand_like(weight) for weight in weights] for _ in range(2))
-    direct = Pull.apply(springs, anchors, *weights)
-    plain = 0.5 * sum((k * (w - a) ** 2).sum() for k, a, w in zip(springs, anchors, weights, strict=True))
-    assert torch.allclose(direct, plain)
-    found, expected = (torch.autograd.grad(3 * value, weights) for value in (direct, plain))
-    assert all(torch.allclose(*pair) for pair in zip(found, expected, strict=True))
+def test_the_pull_is_the_gradient_of_the_penalty(weights):
+    springs = Springs(WeightTerm(1.5, Quadratic(), "each_task", "fisher_exact"), weights)
+    for seed in (1, 2, 3):
+        springs.consolidate(torch.rand(10, dtype=torch.float64))
+        move(weights, seed)
+    value, pulls = springs.pull()
+    plain = 0.5 * (1.5 * springs.importance * (torch.cat([w.reshape(-1) for w in weights]) - springs.anchor) ** 2).sum()
+    assert torch.allclose(value, springs.penalty()) and torch.allclose(value, plain + 1.5 * springs.constant)
+    slopes = torch.autograd.grad(plain, weights), torch.autograd.grad(springs.penalty(), weights)
+    assert all(
+        torch.allclose(pull, first) and torch.allclose(pull, second)
+        for pull, first, second in zip(pulls, *slopes, strict=True)
+    )
 
 
 def test_rows_and_views(weights):
@@ -101,7 +106,7 @@ def test_the_stiffest_spring_is_capped_and_damping_added(weights):
     term = WeightTerm(2.0, Quadratic(), "last_task", "fisher_exact")
     springs = Springs(term, weights, steepest=3.0, extra=0.25)
     springs.consolidate(torch.linspace(0, 9, 10, dtype=torch.float64))
-    assert springs.stiffness().tolist() == [0.25, 2.25, *[3.25] * 8]
+    assert springs.stiffness.tolist() == [0.25, 2.25, *[3.25] * 8]
 
 
 def test_path_integrals_worked_out_by_hand():

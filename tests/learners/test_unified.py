@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy, log_softmax
 
 from everlearn.core.budget import Budget
+from everlearn.core.check import check_learner
 from everlearn.core.errors import ArgumentError
 from everlearn.core.events import Batch, Boundary
 from everlearn.core.random import generator
@@ -365,6 +366,11 @@ def test_a_strength_of_nothing_is_fine_tuning_to_the_bit(name, network, events, 
 @pytest.mark.parametrize("name", PRESETS)
 def test_continues_from_a_snapshot(name, network, events, continues):
     continues(lambda: Unified(net(network), preset(name), capacity=9, fisher_samples=6, seed=5), events(15))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_keeps_the_contract(name, network):
+    assert len(check_learner(lambda seed: Unified(network(seed, 8, 4), preset(name), seed=seed), classes=4)) == 12
 
 
 def test_a_mixture_continues_from_a_snapshot(network, events, continues):
