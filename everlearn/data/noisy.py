@@ -14,7 +14,7 @@ from everlearn.core.random import derive, generator
 from everlearn.core.stream import Stream
 from everlearn.data.dataset import Data
 from everlearn.data.indexed import Indexed
-from everlearn.data.naming import check_data
+from everlearn.data.naming import check_data, check_sizes
 
 
 def noisy(source: Data | Stream, *, labels: float = 0.2, test: float = 0.2, seed: int = 0) -> Data | Stream:
@@ -33,7 +33,7 @@ def noisy(source: Data | Stream, *, labels: float = 0.2, test: float = 0.2, seed
     if not isinstance(source, Data):
         return _relabelled(source, labels, seed)
     check_data("noisy", source)
-    check_range("noisy", "test", test, 0.0, 1.0)
+    check_sizes("noisy", batch=1, test=test)
     train, judged = source.split(test, derive(seed, "test"))
     if not len(judged):
         raise ArgumentError(f"noisy: test={test:g} leaves no rows of {source.name} to judge on. Use test=0.2.")

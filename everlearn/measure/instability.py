@@ -1,9 +1,9 @@
 """Whether training runs away: a loss that stays above where it began.
 
-    unstable   once the loss lay above its initial value for `steps` updates in a row
+    unstable   once the mean of the newest `steps` losses lies above the initial one
 
-The initial value is the loss of the first update. A loss that is not finite counts as above. Where classes come group by group the
-loss jumps at each change and comes down again; what is looked for does not come down.
+The initial loss is that of the first update, as the learner reports it. A loss that is not finite counts as infinite. Where
+classes come group by group the loss jumps at each change and comes down again; what is looked for does not come down.
 """
 
 import math
@@ -21,40 +21,41 @@ from everlearn.core.stream import HeldOut, Stream
 class Instability(Monitor):
     """Watches the loss that updates report, in a run or, by `add`, in a training loop of one's own.
 
-    steps: updates in a row above the initial loss, 50. Figures: unstable; since (the update with which the first such row began, None
-    without one); longest (updates in the longest row); initial and last (losses, None before the first).
+    steps: losses whose mean is held against the initial one, 50. Figures: unstable; since (the update at which it was found, None
+    if it was not); highest (the highest such mean); initial and last (losses). None where there are too few updates.
 
     >>> watch = Instability(steps=3)
-    >>> [watch.add(loss) for loss in (2.3, 2.0, 2.4, 2.5, 2.6, 2.2)]
+    >>> [watch.add(loss) for loss in (2.3, 1.9, 2.4, 2.5, 2.6, 2.2)]
     [False, False, False, False, True, True]
     >>> watch.figures()["since"]
-    3
+    5
     """
 
     name = "instability"
-    parts = ("updates", "initial", "last", "above", "longest", "since")
+    parts = ("updates", "initial", "recent", "highest", "since")
 
     def __init__(self, steps: int = 50):
         check_count(self.name, "steps", steps)
         self.steps = steps
         self.updates = 0
         self.initial: float | None = None
-        self.last: float | None = None
-        self.above = 0  # updates in a row above the initial loss, up to now
-        self.longest = 0
+        self.recent: list[float] = []  # the newest losses
+        self.highest: float | None = None
         self.since: int | None = None
 
     def add(self, loss: float) -> bool:
         """Take the loss of one more update; whether training has been unstable by now."""
-        self.updates += 1
-        self.last = float(loss)
+        value = float(loss)
+        value = value if math.isfinite(value) else math.inf
         if self.initial is None:
-            self.initial = self.last
-        higher = not self.last <= self.initial or not math.isfinite(self.last)  # NaN is above
-        self.above = self.above + 1 if higher else 0
-        self.longest = max(self.longest, self.above)
-        if self.since is None and self.above >= self.steps:
-            self.since = self.updates - self.above + 1
+            self.initial = value
+        self.updates += 1
+        self.recent = [*self.recent, value][-self.steps :]
+        if len(self.recent) == self.steps:
+            mean = sum(self.recent) / self.steps
+            self.highest = mean if self.highest is None else max(self.highest, mean)
+            if self.since is None and not mean <= self.initial:
+                self.since = self.updates
         return self.since is not None
 
     def start(self, learner: Learner, stream: Stream) -> None:
@@ -78,7 +79,7 @@ class Instability(Monitor):
         return {
             "unstable": self.since is not None,
             "since": self.since,
-            "longest": self.longest,
+            "highest": self.highest,
             "initial": self.initial,
-            "last": self.last,
+            "last": self.recent[-1] if self.recent else None,
         }
