@@ -17,7 +17,7 @@ from everlearn.data.indexed import Indexed
 from everlearn.data.naming import check_data, check_sizes
 
 
-def noisy(source: Data | Stream, *, labels: float = 0.2, test: float = 0.2, seed: int = 0) -> Data | Stream:
+def noisy(data: Data | Stream, *, labels: float = 0.2, test: float = 0.2, seed: int = 0) -> Data | Stream:
     """The same data set or scenario, with a share `labels` (0..1) of the labels to learn from made wrong.
 
     A data set keeps its test part as it is; where it has none, a part `test` of each class is held out first. In
@@ -30,15 +30,15 @@ def noisy(source: Data | Stream, *, labels: float = 0.2, test: float = 0.2, seed
     (80, 20, [5, 5, 5, 5])
     """
     check_range("noisy", "labels", labels, 0.0, 1.0)
-    if not isinstance(source, Data):
-        return _relabelled(source, labels, seed)
-    check_data("noisy", source)
+    if not isinstance(data, Data):
+        return _relabelled(data, labels, seed)
+    check_data("noisy", data)
     check_sizes("noisy", batch=1, test=test)
-    train, judged = source.split(test, derive(seed, "test"))
+    train, judged = data.split(test, derive(seed, "test"))
     if not len(judged):
-        raise ArgumentError(f"noisy: test={test:g} leaves no rows of {source.name} to judge on. Use test=0.2.")
-    y = wrong_labels(train.y, len(source.classes), labels, seed)
-    return replace(train, name=_name(source, labels), y=y, test_x=judged.x, test_y=judged.y)
+        raise ArgumentError(f"noisy: test={test:g} leaves no rows of {data.name} to judge on. Use test=0.2.")
+    y = wrong_labels(train.y, len(data.classes), labels, seed)
+    return replace(train, name=_name(data, labels), y=y, test_x=judged.x, test_y=judged.y)
 
 
 def wrong_labels(y: Tensor, classes: int, share: float, seed: int) -> Tensor:
@@ -71,5 +71,5 @@ def _relabelled(stream: Stream, labels: float, seed: int) -> Stream:
     return spoiled
 
 
-def _name(source: Data | Stream, labels: float) -> str:
-    return f"noisy({source.name}{'' if labels == 0.2 else f', labels={labels!r}'})"
+def _name(data: Data | Stream, labels: float) -> str:
+    return f"noisy({data.name}{'' if labels == 0.2 else f', labels={labels!r}'})"

@@ -33,6 +33,8 @@ def test_every_scenario_is_found_by_its_name_and_documented(name):
         "iid(digits, deployed=0.2)",
         "delayed(split(digits), delay=2, jitter=1, missing=0.5)",
         "prefix(delayed(iid(digits)), events=7)",
+        "noisy(split(digits), labels=0.4)",
+        "iid(noisy(digits))",
     ],
 )
 def test_what_a_stream_is_called_can_be_typed(digits, text):
