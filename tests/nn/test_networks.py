@@ -19,6 +19,7 @@ from everlearn.nn.networks import (
     auto,
     cifar_resnet,
     conv4,
+    conv_stack,
     grey_cnn,
     linear,
     mlp,
@@ -35,7 +36,7 @@ GREY = Schema((1, 28, 28), torch.uint8, ("a", "b"))
 DIGITS = Schema((1, 28, 28), torch.uint8, tuple("0123456789"))
 COLOUR = Schema((3, 32, 32), torch.uint8, tuple("0123456789"))
 OF_ROWS = ("auto", "linear", "mlp")  # networks for rows of any shape; the others take images
-NORMALISED = ("cifar_resnet", "conv4", "reduced_resnet18")  # with batch norm
+NORMALISED = ("cifar_resnet", "conv4", "conv_stack", "reduced_resnet18")  # with batch norm
 
 
 def rows(schema, count, seed=0):
@@ -135,6 +136,26 @@ def test_weights_of_conv4_by_hand():
     assert sizes(conv4(DIGITS, widths=(4, 6)))[::3] == [(4, 1, 3, 3), (6, 4, 3, 3), (10, 6)]
 
 
+def test_weights_of_conv_stack_by_hand():
+    # in convolutions alone; beside them 2 per channel of batch norm, and the head
+    assert 27 * 24 + 9 * (24 * 48 + 48 * 96 + 96 * 96) == 135_432
+    network = conv_stack(COLOUR)
+    assert sum(layer.weight.numel() for layer in network if isinstance(layer, nn.Conv2d)) == 135_432
+    assert weights(network) == 135_432 + 2 * (24 + 48 + 96 + 96) + 970
+    assert sizes(conv_stack(DIGITS, widths=(4, 6, 8)))[::3] == [(4, 1, 3, 3), (6, 4, 3, 3), (8, 6, 3, 3), (10, 8)]
+
+
+def test_conv_stack_is_conv4_on_bytes_around_zero():
+    floats = Schema((3, 16, 16), torch.float32, COLOUR.classes)
+    widths = (4, 6, 8, 8)
+    with isolated(0):
+        stack = conv_stack(Schema((3, 16, 16), torch.uint8, COLOUR.classes), widths)
+    with isolated(0):
+        four = conv4(floats, widths)
+    x = rows(Schema((3, 16, 16), torch.uint8, COLOUR.classes), 4)
+    assert torch.equal(stack(x), four(x.float() / 255 - 0.5))
+
+
 def multiplications(network, schema):
     """Of all convolutions for one row: weights times the pixels of the plane that they give."""
     found = []
@@ -153,6 +174,8 @@ def test_work_of_conv4_by_hand():
     by_hand = 784 * 9 * 16 + 196 * 9 * 16 * 32 + 49 * 9 * 32 * 64 + 9 * 9 * 64 * 64
     assert multiplications(conv4(DIGITS), DIGITS) == by_hand == 2_251_008
     assert round(40 * 3 * 2 * by_hand / 1e9, 2) == 0.54
+    small = Schema((3, 16, 16), torch.uint8, ("a", "b"))
+    assert round(multiplications(conv_stack(small), small) / 1e6, 2) == 1.82
 
 
 def test_weights_of_the_reduced_resnet_by_hand():
@@ -239,7 +262,7 @@ def test_channels_last_changes_the_order_in_memory_alone(shape):
     assert torch.equal(x, torch.arange(x.numel()).reshape(shape))
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet", "conv4", "grey_cnn", "reduced_resnet18"])
+@pytest.mark.parametrize("name", ["cifar_resnet", "conv4", "conv_stack", "grey_cnn", "reduced_resnet18"])
 @pytest.mark.parametrize("schema", [DIGITS, COLOUR], ids=["grey", "colour"])
 def test_convolutions_go_on_in_the_order_that_they_are_given(name, schema):
     network = NETWORKS[name](schema)
@@ -365,8 +388,9 @@ def test_refusals():
         grey_cnn(Schema((1, 15, 28), torch.uint8, ("a", "b")))
     with pytest.raises(ArgumentError, match="conv4: images must have 2x2 pixels or more, got 1x9"):
         conv4(Schema((1, 1, 9), torch.uint8, ("a", "b")))
-    with pytest.raises(ArgumentError, match=r"conv4: widths must be .* got 3"):
-        conv4(GREY, widths=3)
+    for build, name in ((conv4, "conv4"), (conv_stack, "conv_stack")):
+        with pytest.raises(ArgumentError, match=rf"{name}: widths must be .* got 3"):
+            build(GREY, widths=3)
     with pytest.raises(ArgumentError, match="a width in widths must be an int >= 1, got 0"):
         conv4(GREY, widths=(4, 0))
     with pytest.raises(ArgumentError, match=r"depth must be 6n \+ 2, such as 20, 32, 44 or 56, got 18"):
