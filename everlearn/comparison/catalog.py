@@ -66,6 +66,7 @@ def values() -> dict[str, Any]:
     from everlearn.data.memory import RULES
     from everlearn.data.scenarios import VALUES
     from everlearn.data.views import Views
+    from everlearn.learners.few_shot_tricks import Finetune
     from everlearn.learners.objective import Objective, OutputTerm, WeightTerm
     from everlearn.learners.presets import preset
     from everlearn.measure.drift import DETECTORS
@@ -75,7 +76,7 @@ def values() -> dict[str, Any]:
     from everlearn.optim.refit import REFIT
 
     objectives = {cls.name: cls for cls in (Objective, OutputTerm, WeightTerm)} | {"preset": preset}
-    plain = {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, **VALUES, Views.name: Views}
+    plain = {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, **VALUES, Views.name: Views, Finetune.name: Finetune}
     return {**plain, **POTENTIALS, **objectives}
 
 

@@ -135,6 +135,10 @@ class Memory(Store):
             return {}
         return _unflatten({name: value[: self.held] for name, value in self.tensors.items()})
 
+    def release(self) -> None:
+        """Give all rows away, and the space they took. Limits and counters stay."""
+        self.keeper, self.held, self.tensors = self.keep.make(), 0, {}
+
     def restored(self) -> None:
         """Put restored rows back on their device."""
         if self.device != "cpu" and torch.device(self.device).type == "cuda" and not torch.cuda.is_available():

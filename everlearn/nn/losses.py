@@ -106,10 +106,16 @@ def with_samples(logits: Tensor, features: Tensor, labels: Tensor, temperature: 
     return (everything - drawn / (2.0 * own - 1.0)).mean()
 
 
-def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Each row against all others: those of its class are the positives. The mean over rows that have a positive.
+def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float, over: str = "positives") -> Tensor:
+    """Each row against all others: those of its class are the positives. 0 where no row has a positive.
 
-    features: (rows, d), of unit length; labels: (rows,) int64. 0 where no row has a positive.
+    features: (rows, d), of unit length; labels: (rows,) int64; over: what the sum is divided by, the number of rows that have a
+    positive ("positives") or that of all rows ("all": rows without one count as 0). With two views of each row they agree.
+
+    >>> z = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
+    >>> round(supervised_contrastive_loss(z, torch.tensor([0, 0, 1, 1]), 0.1).item(), 6)
+    0.06378
+
     Reference: Khosla et al. (2020), arXiv 2004.11362, equation 2.
     """
     among = features @ features.T / temperature
@@ -118,7 +124,37 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: f
     same.fill_diagonal_(False)
     positives = same.sum(1)
     drawn = among.log_softmax(1).masked_fill(~same, 0.0).sum(1)
-    return -(drawn / positives.clamp(min=1)).sum() / (positives > 0).sum().clamp(min=1)
+    count = (positives > 0).sum().clamp(min=1) if over == "positives" else len(features)
+    return -(drawn / positives.clamp(min=1)).sum() / count
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Two views of each row against all other rows: the mean over both of -log softmax at the other view. No labels are needed.
+
+    first, second: (rows, d), of unit length, row i of both being views of the same row.
+
+    >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> round(nt_xent(z, z, 1.0).item(), 6)  # log(1 + 2 / e)
+    0.551445
+
+    Reference: Chen et al. (2020), SimCLR, arXiv 2002.05709.
+    """
+    return supervised_contrastive_loss(
+        torch.cat([first, second]), torch.arange(len(first), device=first.device).repeat(2), temperature
+    )
+
+
+def dot_regression(features: Tensor, targets: Tensor) -> Tensor:
+    """The mean over rows of 1/2 (cos(h, p) - 1)^2: rows are turned towards fixed prototypes, and none is pushed from another.
+
+    features, targets: (rows, d), the prototype of each row's class beside it. Both are normalised here.
+
+    >>> round(dot_regression(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.6, 0.8]])).item(), 4)
+    0.08
+
+    Reference: Yang et al. (2023), NC-FSCIL, arXiv 2302.03004.
+    """
+    return 0.5 * ((normalised(features) * normalised(targets)).sum(1) - 1.0).square().mean()
 
 
 def logit_distillation(new: Tensor, old: Tensor, columns: Tensor) -> Tensor:

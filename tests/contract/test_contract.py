@@ -22,6 +22,7 @@ OTHER_LIMITS: dict[str, str] = {
     "FrequencyReplay": "fine_tune(): to the bit, and with a memory too until a class has come three times",
     "ICaRL": "fine-tuning by one sigmoid per class, in which old answers are distilled; the network itself answers",
     "ERACE": "fine_tune(loss=masked(scope='batch'))",
+    "FewShot": "fine-tuning by the scaled cosine, after whose end the classifier's own vectors stand for the classes",
     "GDumb": "nothing is learned: it trains on its memory alone",
     "SCR": "nothing is learned: there is nothing to contrast a batch with, and no class mean to answer with",
 }
