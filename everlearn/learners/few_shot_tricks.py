@@ -32,7 +32,7 @@ class Finetune:
     lr: float = 0.001
     steps: int = 20
     optimizer: str = "sgd"
-    momentum: float = 0.9
+    momentum: float = 0.0
     weight_decay: float = 0.0
     prototype_lr: float | None = None
     name: ClassVar[str] = "finetune"

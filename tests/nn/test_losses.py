@@ -11,9 +11,11 @@ from everlearn.core.errors import ArgumentError
 from everlearn.nn.losses import (
     counted_cross_entropy,
     counts_of,
+    dot_regression,
     logit_distillation,
     mask_absent_logits,
     normalised,
+    nt_xent,
     present,
     proxy_contrastive_loss,
     relation_distillation,
@@ -228,3 +230,41 @@ def test_unknown_anchors_and_temperatures_are_refused():
         proxy_contrastive_loss(features, torch.tensor([0, 1, 1, 0]), proxies, 0.0)
     logits = normalised(features) @ normalised(proxies).T / T
     assert torch.isfinite(with_samples(logits, normalised(features), torch.tensor([0, 1, 1, 0]), T))
+
+
+# ---- contrast of a few-shot learner ----------------------------------------------------------------------------------------
+
+POINTS = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("labels", "temperature", "over", "loss"),
+    [
+        ([0, 0, 1, 1], 0.1, "all", 0.0637798398),
+        ([0, 0, 1, 1], 1.0, "all", 0.6735767889),
+        ([0, 0, 1, 1], 0.1, "positives", 0.0637798398),
+        ([0, 0, 1, 2], 0.1, "all", 0.0318899199),
+        ([0, 0, 1, 2], 0.1, "positives", 0.0637798398),
+    ],
+)
+def test_the_supervised_contrast_at_known_points(labels, temperature, over, loss):
+    found = supervised_contrastive_loss(POINTS, torch.tensor(labels), temperature, over=over)
+    assert found.item() == pytest.approx(loss, abs=2e-10)
+
+
+def test_the_contrast_of_two_views_against_a_slow_twin():
+    first, second = (torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1) for _ in range(2))
+    both = [*first, *second]
+    total = 0.0
+    for i, anchor in enumerate(both):
+        others = [j for j in range(10) if j != i]
+        scores = torch.stack([anchor @ both[j] / 0.3 for j in others])
+        total -= scores.log_softmax(0)[others.index((i + 5) % 10)].item()
+    assert nt_xent(first, second, 0.3).item() == pytest.approx(total / 10, rel=1e-12)
+
+
+def test_dot_regression_by_hand():
+    h, p = torch.tensor([[5.0, 0.0]], dtype=torch.float64), torch.tensor([[0.6, 0.8]], dtype=torch.float64)
+    # cosine 0.6: (0.6 - 1)^2 / 2; lengths carry an epsilon of 1e-6
+    assert dot_regression(h, p).item() == pytest.approx(0.08, abs=2e-6)
+    assert 10 * dot_regression(h.repeat(3, 1), p.repeat(3, 1)).item() == pytest.approx(0.8, abs=2e-5)
