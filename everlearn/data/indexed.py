@@ -37,9 +37,9 @@ class Session:
 class Indexed(Stream):
     """Sessions, one after the other, in batches that never reach over the end of a session or of a pass.
 
-    order: (places,) row numbers of `data`, None for the rows as they stand; seed: shuffles every pass anew, None keeps the
-    order; announced: a Boundary with all rows of the session opens each; tasks: batches tell the number of their session;
-    transform: (x of some rows, session number) -> x.
+    order: (places,) row numbers of `data`, None for the rows as they stand; epochs: passes over each session, one number for all
+    or one for each; seed: shuffles every pass anew, None keeps the order; announced: a Boundary with all rows of the session
+    opens each; tasks: batches tell the number of their session; transform: (x of some rows, session number) -> x.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Indexed(Stream):
         *,
         batch: int,
         order: Tensor | None = None,
-        epochs: int = 1,
+        epochs: int | Sequence[int] = 1,
         seed: int | None = None,
         announced: bool = False,
         tasks: bool = False,
@@ -69,7 +69,9 @@ class Indexed(Stream):
         self._tasks = tasks
         self._transform = transform
         self._batches = [-(-session.count // batch) for session in sessions]  # in one pass
-        self._ends = list(accumulate(announced + epochs * batches for batches in self._batches))
+        self._passes = [epochs] * len(sessions) if isinstance(epochs, int) else list(epochs)
+        counts = [announced + passes * batches for passes, batches in zip(self._passes, self._batches, strict=True)]
+        self._ends = list(accumulate(counts))
         self.checkpoints = tuple(self._ends)
         self.changes = tuple(self._ends[:-1])
         self.deployed = self._ends[0]
@@ -102,9 +104,9 @@ class Indexed(Stream):
     def sizes(self) -> list[int]:
         """The number of rows of each event, 0 for a boundary, without making the events."""
         counts = []
-        for session, batches in zip(self._sessions, self._batches, strict=True):
+        for session, batches, passes in zip(self._sessions, self._batches, self._passes, strict=True):
             one = [self.batch] * (batches - 1) + [session.count - (batches - 1) * self.batch]
-            counts += [0] * self.boundaries + one * self.epochs
+            counts += [0] * self.boundaries + one * passes
         return counts
 
     def _rows(self, places: Tensor | slice, number: int) -> Batch:

@@ -3,6 +3,7 @@
 | scenario | what changes |
 |---|---|
 | `split`, `tasks`, `blurry` | which classes come |
+| `few_shot` | which classes come, the later ones with a few rows each |
 | `permuted`, `rotated` | what inputs look like |
 | `label_shift` | how often each class comes |
 | `recurring` | which few classes a task has; they come back |
@@ -22,6 +23,7 @@ from everlearn.data.class_schedule import Imbalanced
 from everlearn.data.corruption import Corrupted
 from everlearn.data.delayed import delayed
 from everlearn.data.domain import permuted, rotated
+from everlearn.data.few_shot import few_shot
 from everlearn.data.label_shift import label_shift
 from everlearn.data.noisy import noisy
 from everlearn.data.prefix import prefix
@@ -34,6 +36,7 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "split": split,
     "tasks": tasks,
     "blurry": blurry,
+    "few_shot": few_shot,
     "permuted": permuted,
     "rotated": rotated,
     "label_shift": label_shift,
