@@ -198,7 +198,7 @@ def build_model(text: str, stream: Stream, seed: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise SpecError(f"{text} gives {type(model).__name__}, not a torch.nn.Module.")
     if own and stream.schema.dtype == torch.uint8:
-        from everlearn.nn.networks import Scale
+        from everlearn.nn.front import Scale
 
         model = nn.Sequential(Scale(), model)
     _try(model, text, stream)

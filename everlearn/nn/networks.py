@@ -6,7 +6,11 @@
     grey_cnn   two 5x5 convolutions with pooling, two linear layers, no normalisation
     conv4      four 3x3 convolutions, each with batch norm and ReLU, mean over the plane, a linear layer
     conv_stack the same form with any number of convolutions, wider by default
-    reduced_resnet18, cifar_resnet   residual networks with batch norm (`nn.residual`)
+    resnet18, reduced_resnet18, cifar_resnet, resnet12   residual networks with batch norm (`nn.residual`, `nn.resnet12`)
+    mobilenet_v2   inverted residual blocks (`nn.mobilenet`)
+
+`precision="bfloat16"` of those with convolutions takes their products in bfloat16, with weights, normalisation, the linear layer and
+the scores in float32: the larger the network, the faster (benchmarks/precision.py has the times), but no longer the same numbers.
 
 Rows of bytes (uint8) are scaled in front, to -0.5..0.5 or, where the published network had it so, to 0..1. Weights are drawn from
 torch's global generator with torch's own initialisation; who calls seeds it with `core.random.isolated`. A batch of one trains
@@ -18,50 +22,18 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from everlearn.core.errors import ArgumentError, check_count
 from everlearn.core.stream import Schema
-from everlearn.nn.residual import HALVED, UnitLinear, trunk
+from everlearn.nn.front import ChannelsLast, computed, front, image
+from everlearn.nn.mobilenet import mobilenet_v2
+from everlearn.nn.residual import HALVED, UnitLinear, stages, trunk
+from everlearn.nn.resnet12 import resnet12
 
 STAGES = 3  # of a CIFAR residual network
 HEADS = ("linear", "weightnorm")
-
-
-class Scale(nn.Module):
-    """Bytes 0..255 to float32: x / 255 - shift, in -0.5..0.5 by default. Put it before a network that takes uint8 rows.
-
-    >>> import torch
-    >>> Scale()(torch.tensor([[0, 255]], dtype=torch.uint8)).tolist()
-    [[-0.5, 0.5]]
-    """
-
-    def __init__(self, shift: float = 0.5):
-        super().__init__()
-        self.shift = shift
-
-    def forward(self, x: Tensor) -> Tensor:
-        scaled = x.to(torch.float32) / 255.0
-        return scaled - self.shift if self.shift else scaled
-
-
-class ChannelsLast(nn.Module):
-    """The same images (batch, channels, height, width), in memory pixel by pixel instead of plane by plane.
-
-    Convolutions, pooling and batch norm keep that order and take two thirds of the time in it (group norm takes more).
-
-    >>> import torch
-    >>> seen = ChannelsLast()(torch.arange(8.0).view(1, 2, 2, 2))
-    >>> seen.shape, seen.stride()
-    (torch.Size([1, 2, 2, 2]), (8, 1, 4, 2))
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] > 1:
-            return x.contiguous(memory_format=torch.channels_last)
-        batch, _, height, width = x.shape  # of one plane both orders are one: only the strides tell which is meant
-        return x.contiguous().view(batch, height, width, 1).permute(0, 3, 1, 2)
+STEMS = ("cifar", "imagenet")
 
 
 def linear(schema: Schema) -> nn.Module:
@@ -88,7 +60,7 @@ def mlp(schema: Schema, hidden: tuple[int, ...] = (100,)) -> nn.Module:
         raise ArgumentError(f"mlp: hidden must be the widths of the hidden layers such as (100,), got {hidden!r}.")
     for width in hidden:
         check_count("mlp", "a width in hidden", width)
-    layers = _front("mlp", schema)
+    layers = front("mlp", schema)
     if len(schema.shape) > 1:
         layers.append(nn.Flatten())
     widths = [math.prod(schema.shape), *hidden]
@@ -97,13 +69,14 @@ def mlp(schema: Schema, hidden: tuple[int, ...] = (100,)) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(widths[-1], schema.outputs))
 
 
-def small_cnn(schema: Schema, width: int = 32) -> nn.Module:
+def small_cnn(schema: Schema, width: int = 32, precision: str = "float32") -> nn.Module:
     """A small convolutional network for images such as 3x32x32 or 1x28x28, channels first.
 
     width: channels of the first convolution; the second and third have 2 and 4 times as many, at half and quarter resolution.
-    At 3x32x32 and width 32 it has 95,000 weights and takes about 10 million multiplications a row.
+    At 3x32x32 and width 32 it has 95,000 weights and takes about 10 million multiplications a row. precision: "float32" or
+    "bfloat16", in which convolutions alone compute.
 
-    Raises ArgumentError where rows are not (channels, height, width), or width is not an int >= 1.
+    Raises ArgumentError where rows are not (channels, height, width), width is not an int >= 1, or precision is neither.
 
     >>> import torch
     >>> network = small_cnn(Schema((3, 32, 32), torch.uint8, ("cat", "dog")), width=8)
@@ -111,8 +84,8 @@ def small_cnn(schema: Schema, width: int = 32) -> nn.Module:
     torch.Size([1, 2])
     """
     check_count("small_cnn", "width", width)
-    channels, _, _ = _image("small_cnn", schema)
-    layers = _front("small_cnn", schema)
+    channels, _, _ = image("small_cnn", schema)
+    before, layers = front("small_cnn", schema), []
     for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
         layers += [
             nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False),
@@ -120,16 +93,21 @@ def small_cnn(schema: Schema, width: int = 32) -> nn.Module:
             nn.ReLU(),
         ]
         channels = outputs
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, schema.outputs))
+    return nn.Sequential(
+        *(*before, *computed("small_cnn", layers, precision)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, schema.outputs)),
+    )
 
 
-def grey_cnn(schema: Schema) -> nn.Module:
+def grey_cnn(schema: Schema, precision: str = "float32") -> nn.Module:
     """The small network of digits: 5x5 convolutions of 10 and 20 channels, each with 2x2 max-pooling and ReLU, then 50 units.
 
     At 1x28x28 and 10 classes it has 21,840 weights. Bytes are scaled to -0.5..0.5: from 0..1 plain gradient descent takes three
-    times as many steps until it begins to learn. Other channels and sizes are taken as they come.
+    times as many steps until it begins to learn. Other channels and sizes are taken as they come. precision: "float32" or
+    "bfloat16", in which convolutions alone compute.
 
-    Raises ArgumentError where rows are not images of 16x16 pixels or more (smaller ones leave nothing after the second pooling).
+    Raises ArgumentError where rows are not images of 16x16 pixels or more (smaller ones leave nothing after the second pooling),
+    or precision is neither.
 
     >>> import torch
     >>> network = grey_cnn(Schema((1, 28, 28), torch.uint8, tuple("0123456789")))
@@ -138,24 +116,26 @@ def grey_cnn(schema: Schema) -> nn.Module:
 
     Reference: Lesort et al. (2023), Challenging common assumptions about catastrophic forgetting, arXiv 2207.04543.
     """
-    channels, height, width = _image("grey_cnn", schema, least=16)
+    channels, height, width = image("grey_cnn", schema, least=16)
     sides = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
-    return nn.Sequential(
-        *_front("grey_cnn", schema),
-        ChannelsLast(),
+    layers = [
         *(nn.Conv2d(channels, 10, 5), nn.MaxPool2d(2), nn.ReLU()),
         *(nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU()),
+    ]
+    return nn.Sequential(
+        *(*front("grey_cnn", schema), ChannelsLast(), *computed("grey_cnn", layers, precision)),
         *(nn.Flatten(), nn.Linear(20 * math.prod(sides), 50), nn.ReLU(), nn.Linear(50, schema.outputs)),
     )
 
 
-def conv4(schema: Schema, widths: tuple[int, ...] = (16, 32, 64, 64)) -> nn.Module:
+def conv4(schema: Schema, widths: tuple[int, ...] = (16, 32, 64, 64), precision: str = "float32") -> nn.Module:
     """Convolutions of 3x3 with batch norm and ReLU, a 2x2 max-pooling after each but the last, the mean over the plane, a linear layer.
 
     widths: channels of the convolutions. At 1x28x28 a row takes 2.25 million multiplications forward. Bytes are scaled to 0..1.
-    Planes are halved only while both sides have 4 pixels or more, so that batch norm has two pixels where it has one row.
+    Planes are halved only while both sides have 4 pixels or more, so that batch norm has two pixels where it has one row. precision:
+    "float32" or "bfloat16", in which convolutions alone compute.
 
-    Raises ArgumentError where rows are not images of 2x2 pixels or more, or widths are not ints >= 1.
+    Raises ArgumentError where rows are not images of 2x2 pixels or more, widths are not ints >= 1, or precision is neither.
 
     >>> import torch
     >>> network = conv4(Schema((1, 28, 28), torch.uint8, ("no", "yes")))
@@ -165,33 +145,35 @@ def conv4(schema: Schema, widths: tuple[int, ...] = (16, 32, 64, 64)) -> nn.Modu
     Reference: Vinyals et al. (2016), Matching networks, arXiv 1606.04080 (the form, with 64 channels throughout).
     Differs from the source in: narrower first layers, the mean over the plane, no pooling at the end.
     """
-    return _stacked("conv4", schema, widths, shift=0.0)
+    return _stacked("conv4", schema, widths, precision, shift=0.0)
 
 
-def conv_stack(schema: Schema, widths: tuple[int, ...] = (24, 48, 96, 96)) -> nn.Module:
+def conv_stack(schema: Schema, widths: tuple[int, ...] = (24, 48, 96, 96), precision: str = "float32") -> nn.Module:
     """Convolutions of 3x3 with batch norm and ReLU, as many as there are widths, in the form of `conv4`; bytes in -0.5..0.5.
 
     widths: channels of the convolutions. The default holds 135,432 weights in convolutions of three-channel images, and takes 1.82
-    million multiplications forward for a row of 16x16. Planes are halved only while both sides have 4 pixels or more.
+    million multiplications forward for a row of 16x16. Planes are halved only while both sides have 4 pixels or more. precision: as in
+    `conv4`.
 
-    Raises ArgumentError where rows are not images of 2x2 pixels or more, or widths are not ints >= 1.
+    Raises ArgumentError where rows are not images of 2x2 pixels or more, widths are not ints >= 1, or precision is neither.
 
     >>> import torch
     >>> network = conv_stack(Schema((3, 16, 16), torch.uint8, ("cat", "dog")))
     >>> sum(layer.weight.numel() for layer in network if isinstance(layer, nn.Conv2d))
     135432
     """
-    return _stacked("conv_stack", schema, widths)
+    return _stacked("conv_stack", schema, widths, precision)
 
 
-def _stacked(owner: str, schema: Schema, widths: tuple[int, ...], shift: float = 0.5) -> nn.Module:
+def _stacked(owner: str, schema: Schema, widths: tuple[int, ...], precision: str, shift: float = 0.5) -> nn.Module:
     """The form of `conv4`: 3x3 convolutions of these widths with batch norm, pooling between them, ReLU; mean, linear layer."""
     if not isinstance(widths, (tuple, list)) or not widths:
         raise ArgumentError(
             f"{owner}: widths must be the channels of the convolutions such as (16, 32, 64, 64), got {widths!r}."
         )
-    channels, *plane = _image(owner, schema, least=2)
-    layers = [*_front(owner, schema, shift), ChannelsLast()]
+    channels, *plane = image(owner, schema, least=2)
+    before: list[nn.Module] = [*front(owner, schema, shift), ChannelsLast()]
+    layers: list[nn.Module] = []
     for layer, width in enumerate(widths, start=1):
         check_count(owner, "a width in widths", width)
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
@@ -200,17 +182,56 @@ def _stacked(owner: str, schema: Schema, widths: tuple[int, ...], shift: float =
             plane = [side // 2 for side in plane]
         layers.append(nn.ReLU())
         channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, schema.outputs))
+    return nn.Sequential(
+        *(*before, *computed(owner, layers, precision)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, schema.outputs)),
+    )
 
 
-def reduced_resnet18(schema: Schema, width: int = 20) -> nn.Module:
+def resnet18(schema: Schema, width: int = 64, stem: str = "cifar", precision: str = "float32") -> nn.Module:
+    """The ResNet-18: stages of 64, 128, 256 and 512 channels, two blocks each, 1x1 shortcuts, mean over the plane, a linear layer.
+
+    width: channels of the stem and the first stage; stem: "cifar", one 3x3 convolution, or "imagenet", a 7x7 convolution and a
+    3x3 max-pooling, both with a stride of 2; precision: "float32" or "bfloat16", in which convolutions alone compute. At 32x32
+    and 10 classes it has 11,173,962 weights. Strides of stages are left out where a plane would fall to one pixel.
+
+    Raises ArgumentError where rows are not images of 2x2 pixels or more (16x16 with the larger stem), or an argument is none of these.
+
+    >>> import torch
+    >>> network = resnet18(Schema((3, 32, 32), torch.uint8, ("cat", "dog")), width=4)
+    >>> network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape
+    torch.Size([1, 2])
+
+    Reference: He et al. (2016), arXiv 1512.03385 (with the larger stem).
+    Differs from the source in: torch's own initialisation; the smaller stem, for images of 32x32.
+    """
+    check_count("resnet18", "width", width)
+    if stem not in STEMS:
+        raise ArgumentError(f"resnet18: stem must be 'cifar' or 'imagenet', got {stem!r}.")
+    channels, height, across = image("resnet18", schema, least=2 if stem == "cifar" else 16)
+    before = front("resnet18", schema)
+    widths = [width, 2 * width, 4 * width, 8 * width]
+    if stem == "cifar":
+        layers, _ = trunk(channels, (height, across), widths, blocks=2, project=True)
+    else:
+        plane = (-(-height // 4), -(-across // 4))
+        layers, _ = stages(width, plane, widths, blocks=2, project=True)
+        first = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+        layers = [first, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1), *layers]
+    return nn.Sequential(
+        *(*before, ChannelsLast(), *computed("resnet18", layers, precision)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], schema.outputs)),
+    )
+
+
+def reduced_resnet18(schema: Schema, width: int = 20, precision: str = "float32") -> nn.Module:
     """The narrow ResNet-18 of continual learning: stages of 20, 40, 80 and 160 channels, two blocks each, 4x4 mean pooling.
 
     width: channels of the stem and the first stage. Features number 160 at 32x32 and 640 at 84x84, where four pooled pixels are
     left. It has 1,109,240 weights at 3x32x32 and 100 classes. Bytes are scaled to 0..1. Strides are left out where a plane would
-    fall to one pixel, and planes smaller than 4x4 are pooled whole.
+    fall to one pixel, and planes smaller than 4x4 are pooled whole. precision: as in `resnet18`.
 
-    Raises ArgumentError where rows are not images of 2x2 pixels or more, or width is not an int >= 1.
+    Raises ArgumentError where rows are not images of 2x2 pixels or more, width is not an int >= 1, or precision is neither.
 
     >>> import torch
     >>> network = reduced_resnet18(Schema((3, 32, 32), torch.uint8, ("cat", "dog")), width=2)
@@ -220,26 +241,32 @@ def reduced_resnet18(schema: Schema, width: int = 20) -> nn.Module:
     Reference: Lopez-Paz & Ranzato (2017), Gradient episodic memory for continual learning, arXiv 1706.08840.
     """
     check_count("reduced_resnet18", "width", width)
-    channels, height, across = _image("reduced_resnet18", schema, least=2)
+    channels, height, across = image("reduced_resnet18", schema, least=2)
     widths = [width, 2 * width, 4 * width, 8 * width]
     layers, plane = trunk(channels, (height, across), widths, blocks=2, project=True)
     window = (min(4, plane[0]), min(4, plane[1]))
     d = widths[-1] * math.prod(side // part for side, part in zip(plane, window, strict=True))
     return nn.Sequential(
-        *_front("reduced_resnet18", schema, shift=0.0),
+        *front("reduced_resnet18", schema, shift=0.0),
         ChannelsLast(),
-        *(*layers, nn.AvgPool2d(window), nn.Flatten(), nn.Linear(d, schema.outputs)),
+        *(*computed("reduced_resnet18", layers, precision), nn.AvgPool2d(window)),
+        *(nn.Flatten(), nn.Linear(d, schema.outputs)),
     )
 
 
 def cifar_resnet(
-    schema: Schema, depth: int = 20, width: int = 1, head: str = "linear", shortcut: str = "zeros"
+    schema: Schema,
+    depth: int = 20,
+    width: int = 1,
+    head: str = "linear",
+    shortcut: str = "zeros",
+    precision: str = "float32",
 ) -> nn.Module:
     """The residual network for small images: three stages of 16, 32 and 64 channels, (depth - 2) / 6 blocks each, mean over the plane.
 
     depth: layers with weights, 20, 32, 44 and 56 as published, or any 6n + 2; width: multiplies the channels (a wide residual
     network); head: "linear", or "weightnorm" for rows divided by their norm and no bias; shortcut where shapes change: "zeros"
-    (thinned pixels and planes of zeros, as published, no weights) or "projection" (1x1 convolutions).
+    (thinned pixels and planes of zeros, as published, no weights) or "projection" (1x1 convolutions); precision: as in `resnet18`.
     At 10 classes it has 269,722 weights at depth 20 (272,474 with projections) and 853,018 at depth 56.
 
     Raises ArgumentError where rows are not images of 2x2 pixels or more, or an argument is none of these.
@@ -259,14 +286,15 @@ def cifar_resnet(
     for argument, value, allowed in (("head", head, HEADS), ("shortcut", shortcut, ("zeros", "projection"))):
         if value not in allowed:
             raise ArgumentError(f"cifar_resnet: {argument} must be {allowed[0]!r} or {allowed[1]!r}, got {value!r}.")
-    channels, height, across = _image("cifar_resnet", schema, least=2)
+    channels, height, across = image("cifar_resnet", schema, least=2)
     widths = [16 * width, 32 * width, 64 * width]
     layers, _ = trunk(channels, (height, across), widths, (depth - 2) // (2 * STAGES), project=shortcut == "projection")
     last = nn.Linear if head == "linear" else UnitLinear
     return nn.Sequential(
-        *_front("cifar_resnet", schema),
+        *front("cifar_resnet", schema),
         ChannelsLast(),
-        *(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last(widths[-1], schema.outputs)),
+        *computed("cifar_resnet", layers, precision),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last(widths[-1], schema.outputs)),
     )
 
 
@@ -281,29 +309,6 @@ def auto(schema: Schema) -> nn.Module:
     return small_cnn(schema) if image else mlp(schema)
 
 
-def _image(owner: str, schema: Schema, least: int = 1) -> tuple[int, int, int]:
-    """(channels, height, width) of rows that are images of `least` pixels or more on each side; refuse others."""
-    if len(schema.shape) != 3:
-        raise ArgumentError(
-            f"{owner}: rows must be images of shape (channels, height, width), got {schema.shape}. Use mlp or auto."
-        )
-    channels, height, width = schema.shape
-    if min(height, width) < least:
-        raise ArgumentError(f"{owner}: images must have {least}x{least} pixels or more, got {height}x{width}. Use mlp.")
-    return channels, height, width
-
-
-def _front(owner: str, schema: Schema, shift: float = 0.5) -> list[nn.Module]:
-    """The layers before the first weight, once the schema is known to be one that a network can take."""
-    if schema.outputs < 1:
-        raise ArgumentError(f"{owner}: the schema names no classes; a network needs at least one.")
-    if schema.dtype == torch.uint8:
-        return [Scale(shift)]
-    if schema.dtype != torch.float32:
-        raise ArgumentError(f"{owner}: rows must be uint8 or float32, got {schema.dtype}. Convert them with x.float().")
-    return []
-
-
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "auto": auto,
     "cifar_resnet": cifar_resnet,
@@ -312,6 +317,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "grey_cnn": grey_cnn,
     "linear": linear,
     "mlp": mlp,
+    "mobilenet_v2": mobilenet_v2,
     "reduced_resnet18": reduced_resnet18,
+    "resnet12": resnet12,
+    "resnet18": resnet18,
     "small_cnn": small_cnn,
 }

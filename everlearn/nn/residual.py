@@ -94,16 +94,20 @@ def trunk(
 
     Every stage but the first begins with a stride of 2, for as long as both sides of the plane have HALVED pixels or more.
     """
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
-        nn.BatchNorm2d(widths[0]),
-        nn.ReLU(),
-    ]
-    inputs = widths[0]
+    stem = [nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    layers, plane = stages(widths[0], plane, widths, blocks, project)
+    return [*stem, *layers], plane
+
+
+def stages(
+    channels: int, plane: tuple[int, int], widths: Sequence[int], blocks: int, project: bool
+) -> tuple[list[nn.Module], tuple[int, int]]:
+    """The stages of a `trunk` alone, behind any stem that gives `channels`, and the plane's (height, width) after them."""
+    layers: list[nn.Module] = []
     for stage, width in enumerate(widths):
         for block in range(blocks):
             stride = 2 if stage and not block and min(plane) >= HALVED else 1
             plane = (-(-plane[0] // stride), -(-plane[1] // stride))
-            layers.append(Block(inputs, width, stride, project))
-            inputs = width
+            layers.append(Block(channels, width, stride, project))
+            channels = width
     return layers, plane
