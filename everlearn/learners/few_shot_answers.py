@@ -129,6 +129,11 @@ class Answers:
         else:
             self.places[wanted] = free[assign_prototypes(means, self.network.fixed[free.to(means.device)]).cpu()]
 
+    def targets(self, labels: list[int]) -> Tensor:
+        """(classes * M, d): the fixed prototypes that were matched to some classes."""
+        numbers = [number for label in labels for number in self.fine(label)]
+        return self.network.fixed[self.places[numbers].to(self.network.fixed.device)]
+
     def forget(self, label: int) -> None:
         """Know a class no longer."""
         self._vectors = None

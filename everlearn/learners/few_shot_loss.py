@@ -69,7 +69,8 @@ class BaseLoss:
         network, fine = self.network, self.pseudo.labels(y)
         inputs = self.pseudo(x)
         if self.augment and is_image(inputs):
-            inputs = self.viewer(inputs)
+            seen = self.viewer(inputs)
+            inputs = seen.to(inputs.dtype) if inputs.dtype.is_floating_point else seen
         every = join(inputs, self.viewer(self.pseudo(x))) if self.supcon else inputs
         labels = fine.repeat(2) if self.supcon else fine
         if self.rotation:

@@ -8,6 +8,8 @@ References: Chen et al. (2020), arXiv 2002.05709; Kang et al. (2023), On the sof
 arXiv 2209.07529.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -106,8 +108,11 @@ def teach(
         mine, place = rows(x, fresh), torch.searchsorted(names, y[fresh])
         start = answers.means(mine, y[fresh], sorted(new))
         old = answers.vectors[1] if answers.known else start[:0]
+        if answers.assigned:  # rows are pulled to the prototypes that will answer, which stay where they are
+            answers.match(sorted(new), start)
+            start, given = answers.targets(sorted(new)), replace(given, prototype_lr=0.0)
         tune(network, mine, place, old, start, given=given, mask=mask, pseudo=answers.pseudo, viewer=viewer)
-    if network.kind == "fixed" and new:
+    if network.kind == "fixed" and new and not (answers.assigned and given is not None):
         answers.match(new, answers.means(x, y, new))
     answers.take(*answers.embed(x, y))
 
