@@ -134,6 +134,25 @@ def test_sizes_are_those_of_the_events(name, digits):
     assert stream.sizes() == [len(event) if isinstance(event, Batch) else 0 for event in stream]
 
 
+@given(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 4)), min_size=1, max_size=4), st.booleans())
+def test_each_session_may_have_passes_of_its_own(shapes, announced):
+    """Against a list of all rows: session s comes epochs[s] times over."""
+    counts, epochs = zip(*shapes, strict=True)
+    starts = [sum(counts[:number]) for number in range(len(counts))]
+    data = Data("rows", torch.arange(sum(counts)).float()[:, None], torch.arange(sum(counts)) % 2, ("a", "b"))
+    sessions = [Session(start, count) for start, count in zip(starts, counts, strict=True)]
+    for seed in (None, 3):
+        stream = Indexed(data, sessions, batch=3, epochs=epochs, seed=seed, announced=announced)
+        begin = 0
+        for end, start, (count, passes) in zip(stream.checkpoints, starts, shapes, strict=True):
+            events = [stream[index] for index in range(begin, end)][announced:]
+            came = torch.cat([event.x for event in events]).flatten()
+            assert came.sort().values.tolist() == [row for row in range(start, start + count) for _ in range(passes)]
+            begin = end
+        assert begin == len(stream)
+        assert stream.sizes() == [len(event) if isinstance(event, Batch) else 0 for event in stream]
+
+
 @given(count=st.integers(1, 200), seed=st.integers(0, 50))
 def test_a_pass_is_a_permutation(count, seed):
     stride, shift = permutation(count, seed, 1, 2)

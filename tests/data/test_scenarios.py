@@ -24,6 +24,7 @@ def test_every_scenario_is_found_by_its_name_and_documented(name):
         "split(digits)",
         "split(digits, experiences=2, classes_first=7, boundaries=False)",
         "tasks(digits, test=0.3)",
+        "few_shot(digits, base_classes=4, way=2, shot=3, sessions=3, order='given', extra_test=True)",
         "blurry(digits, overlap=0.2, order='given')",
         "permuted(digits, experiences=2, epochs=2)",
         "rotated(digits, degrees=(0, 22.5))",
