@@ -53,9 +53,9 @@ class Recognizer(nn.Module):
         self.kind = kind
         self.seed = seed
         with isolated(seed, owner, "heads"):
+            layer = nn.Linear(d, outputs)  # drawn first, so that it is the same whatever other heads there are
             self.projection = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, projection)) if projection else None
             self.rotation = nn.Linear(d, QUARTERS) if rotation else None
-            layer = nn.Linear(d, outputs)
         self.weight = None if kind == "fixed" else layer.weight
         self.bias = layer.bias if kind == "linear" else None
         self.register_buffer("fixed", None)

@@ -295,3 +295,13 @@ def test_a_limit_below_what_herding_must_know_of_classes_keeps_nothing():
             assert memory.nbytes <= limit
         assert memory.stored == stored and memory.seen == 12
         assert (memory.draw(2) is None) == (stored == 0)
+
+
+@pytest.mark.parametrize("keep", [Reservoir(), Balanced(), Herding()], ids=repr)
+def test_a_released_memory_holds_nothing_and_begins_anew_within_its_limits(keep):
+    memory = Memory(5, keep=keep)
+    memory.insert(x=torch.randn(9, 2), y=torch.arange(9) % 3)
+    memory.release()
+    assert (memory.stored, memory.nbytes, memory.seen, memory.capacity, memory.draw(2)) == (0, 0, 9, 5, None)
+    memory.insert(x=torch.randn(9, 4), y=torch.arange(9) % 3)  # rows of another shape, too
+    assert memory.stored == 5
