@@ -243,7 +243,7 @@ def test_wrong_rows_are_refused_with_nothing_changed(fields, words):
 
 @pytest.mark.parametrize("keep", [Balanced(), Herding()], ids=repr)
 def test_rules_by_class_need_labels(keep):
-    memory = Memory(5, keep=keep)
+    memory = Memory(6, keep=keep)
     with pytest.raises(InputError, match="needs a field y"):
         memory.insert(x=torch.zeros(3, 2))
     with pytest.raises(InputError, match="needs a field y"):
@@ -299,9 +299,9 @@ def test_a_limit_below_what_herding_must_know_of_classes_keeps_nothing():
 
 @pytest.mark.parametrize("keep", [Reservoir(), Balanced(), Herding()], ids=repr)
 def test_a_released_memory_holds_nothing_and_begins_anew_within_its_limits(keep):
-    memory = Memory(5, keep=keep)
+    memory = Memory(6, keep=keep)
     memory.insert(x=torch.randn(9, 2), y=torch.arange(9) % 3)
     memory.release()
-    assert (memory.stored, memory.nbytes, memory.seen, memory.capacity, memory.draw(2)) == (0, 0, 9, 5, None)
+    assert (memory.stored, memory.nbytes, memory.seen, memory.capacity, memory.draw(2)) == (0, 0, 9, 6, None)
     memory.insert(x=torch.randn(9, 4), y=torch.arange(9) % 3)  # rows of another shape, too
-    assert memory.stored == 5
+    assert memory.stored == 6
