@@ -1,4 +1,4 @@
-"""Few-shot class-incremental learning: train well once on many rows of the base classes, then add classes from a handful of rows.
+"""Few-shot class-incremental learning: train well once on many rows, then add classes from a handful.
 
     base      L = CE(scale * cosine) + supcon * L_sup + rotation * CE(quarter turns),   then p_c = mean features of class c
     session   (tune the encoder, or a small part of it) -> p_c = mean features of the new rows;   the nearest p_c answers
@@ -35,14 +35,15 @@ from everlearn.optim.optimizers import SGD, Optimizer
 class FewShot(Learner):
     """Learns the base classes by gradient steps, and each later class by the mean of its rows' features.
 
-    The eight tricks; all are off by default, which is the frozen baseline. `tricks="all"`, "stability", "training" or names joined
-    by + ("supcon+rotation") give those that stand at their default the usual value in brackets:
+    The eight tricks, all off by default: the frozen baseline. `tricks`, "all", "stability", "adaptability", "training" or
+    names joined by + ("supcon+rotation"), gives those that stand at their default the usual value in brackets:
 
     1 supcon: weight of the supervised contrast of two views of each row, at `temperature` (1.0);
-    2 prototypes: "learned", or fixed before training: "etf" (needs features as wide as there are classes, less one) or "spread";
-      which class takes which is matched to the class means where `pretrain` made them tell something, else in order ("spread");
-    3 pseudo_classes: transforms of rows learned as classes of their own: "rotation2", "rotation4", "colour3", ... ("rotation2");
-      aggregate: whether all transforms are asked in prediction; wrong for images whose meaning hangs on which way is up;
+    2 prototypes: "learned", or fixed before training: "etf" (needs features as wide as there are classes, less one) or
+      "spread"; matched to the class means where `pretrain` made them tell something, else taken in order ("spread");
+    3 pseudo_classes: transforms of rows learned as classes of their own: "rotation2", "rotation4", "colour3", ...
+      ("rotation2"); aggregate: whether all transforms are asked in prediction; wrong for images whose meaning hangs on
+      which way is up;
     4 finetune: `finetune(lr=0.001, steps=20)` tunes the encoder on the rows of each later session (that);
     5 subnet: the part of the encoder's weights, the smallest ones, that sessions may tune; 0 none, 1 all (0.1);
     6 a larger encoder: the network itself;
@@ -50,21 +51,23 @@ class FewShot(Learner):
     8 rotation: weight of telling by how many quarters a row was turned (0.5).
 
     model: its last linear layer is cut off, the rest is the encoder; scale: of cosines, 16; classification: weight of the
-    cross-entropy, 0 to learn by contrast alone; augment: learn the base classes from random views; views: those; predict_with:
-    "means" or the "assigned" fixed prototypes; prototype_loss: "cross_entropy", or "dot_regression" (weight 10) for fixed ones;
-    calibrate: 0.5 draws later prototypes towards base ones they resemble (TEEN); average: "raw" or "normalised" features;
-    head: "means"; or for comparison, on the same encoder, "lda" (linear discriminants) or "linear" (a softmax layer, which each
-    session tunes further by `finetune`, by itself where that is None); refine: whether later rows of known classes move their prototypes.
+    cross-entropy, 0 to learn by contrast alone; augment: learn the base classes from random views; views: those;
+    predict_with: "means" or the "assigned" fixed prototypes, which later rows come near only where `finetune` pulls them;
+    prototype_loss: "cross_entropy", or "dot_regression" (weight 10) for fixed ones; calibrate: 0.5 draws later prototypes
+    towards base ones they resemble (TEEN); average: "raw" or "normalised" features; refine: whether later rows of known
+    classes move their prototypes; head: "means", or for comparison on the same encoder "lda" (linear discriminants) or
+    "linear" (a softmax layer, which each session tunes further by `finetune`, without the encoder where that is None).
 
-    The base session ends with the second boundary, with a row of a class that the first did not bring, or with `add_class`. Its rows
-    are held in a memory until then, and released (a replay budget cuts it; a class without rows is its classifier's vector). At the
-    end of each pass over rows that a boundary brought the class means answer, within a pass the classifier in training. Later
-    boundaries that bring rows teach them at once, and the batches that repeat them are passed over; where none does, rows of new
-    classes teach as they come, without tuning. No later session sees a row of an earlier one, and old prototypes stay where they are.
+    The base session ends with the second boundary, with a row of a class that the first did not bring, or with `add_class`.
+    Its rows are held in a memory until then, and released (a replay budget cuts it; a class without rows is its
+    classifier's vector). At the end of each pass over rows that a boundary brought the class means answer, within a pass
+    the classifier in training. Later boundaries that bring rows teach them at once, and the batches that repeat them are
+    passed over; where none does, rows of new classes teach as they come, without tuning. No later session sees a row of an
+    earlier one, and old prototypes stay where they are.
 
     >>> import torch
     >>> from everlearn import FewShot
-    >>> torch.manual_seed(0) and None
+    >>> _ = torch.manual_seed(0)
     >>> learner = FewShot(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)))
     >>> x = torch.eye(4).repeat(8, 1)
     >>> learner.fit_base(x, torch.arange(32) % 4 // 2, epochs=2)
@@ -74,9 +77,10 @@ class FewShot(Learner):
     (2, {'negative': 2})
 
     Reference: Roy et al. (2024), arXiv 2403.14392.
-    Differs from the paper in: its own settings are not published; these are those of the recipes it builds on (SAVC, arXiv 2304.00426;
-    NC-FSCIL, arXiv 2302.03004; SoftNet, arXiv 2209.07529). Contrast within the batch, without a queue and a momentum encoder; two
-    full-size views; the subnet is chosen by magnitude, not learned; one cross-entropy over all reserved prototypes where they are fixed.
+    Differs from the paper in: its own settings are not published; these are those of the recipes it builds on (SAVC, arXiv
+    2304.00426; NC-FSCIL, arXiv 2302.03004; SoftNet, arXiv 2209.07529). Contrast within the batch, without a queue and a
+    momentum encoder; two full-size views; the subnet is chosen by magnitude, not learned; one cross-entropy over all
+    reserved prototypes where they are fixed.
     """
 
     name = "few_shot"
@@ -189,7 +193,8 @@ class FewShot(Learner):
         self.names: dict[str, int] = {}  # names of classes that were added by name
         self._pass: Answers | None = None  # as if the base session ended here
 
-    # ---- the contract ------------------------------------------------------------------------------------------------------
+    # ---- the contract
+    ------------------------------------------------------------------------------------------------------
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -220,7 +225,8 @@ class FewShot(Learner):
         return {}
 
     def boundary(self, boundary: Boundary) -> None:
-        """The first opens the base session, and pre-trains on its rows; later ones end it, and teach the rows that they bring.
+        """The first opens the base session, and pre-trains on its rows; later ones end it, and teach the rows that they
+        bring.
 
         Raises InputError where a class is announced of which the rows that come with it hold none.
         """
@@ -252,7 +258,8 @@ class FewShot(Learner):
         self._pass = None
         self.guard.classes = self.answers.outputs
 
-    # ---- sessions ----------------------------------------------------------------------------------------------------------
+    # ---- sessions
+    ----------------------------------------------------------------------------------------------------------
 
     def end_base(self) -> None:
         """End the base session: class means are taken with the encoder as it is now, and its rows are released."""
@@ -276,7 +283,8 @@ class FewShot(Learner):
     def adapt(self, x: X, y: Tensor, update: bool = False) -> None:
         """One session: learn the classes of a handful of rows, x (rows, ...), y (rows,) int64.
 
-        Raises InputError where a class is known already, unless update=True, which lets its prototype follow the new rows too.
+        Raises InputError where a class is known already, unless update=True, which lets its prototype follow the new rows
+        too.
         """
         batch = Batch(x, y)
         self.guard.batch(batch)
@@ -292,10 +300,11 @@ class FewShot(Learner):
         self._teach(x, y, labels)
         self.closed = list(self.answers.known)
 
-    # ---- one class ---------------------------------------------------------------------------------------------------------
+    # ---- one class
+    ---------------------------------------------------------------------------------------------------------
 
     def number(self, label: Label) -> int:
-        """The number of a class: the column of its scores. Raises InputError where no class of this name or number is known."""
+        """The number of a class, the column of its scores. Raises InputError where there is no class of this name or number."""
         found = self.names.get(label) if isinstance(label, str) else label
         if found is None or found not in self.answers.known:
             raise InputError(f"few_shot: there is no class {label!r}; there are {shown(self.classes)}.")
@@ -312,9 +321,11 @@ class FewShot(Learner):
         self.names |= {name: number for number, name in enumerate(names)}
 
     def add_class(self, x: X, label: Label | None = None) -> int:
-        """Add a class from its rows x (rows, ...), under a name, a number, or the next number that is free. Returns its number.
+        """Add a class from its rows x (rows, ...), under a name, a number, or the next number that is free. Returns its
+        number.
 
-        It ends the base session. The scores get a column more where they have none for it. Raises InputError where the class is known.
+        It ends the base session. The scores get a column more where they have none for it. Raises InputError where the
+        class is known.
         """
         self.guard.inputs(x)
         self._loss.check(x)
@@ -366,7 +377,7 @@ class FewShot(Learner):
         return self.network.body
 
     def fit_base(self, x: X, y: Tensor, epochs: int, batch: int = 64) -> None:
-        """Train on the base classes: `epochs` shuffled passes in batches, then the class means. Raises InputError, ArgumentError."""
+        """Train on the base classes: `epochs` shuffled passes in batches, then class means. Raises InputError, ArgumentError."""
         check_count(self.name, "epochs", epochs)
         check_count(self.name, "batch", batch)
         if self.session >= 0 or self.over:
@@ -380,7 +391,7 @@ class FewShot(Learner):
         self.end_base()
 
     def trick_table(self) -> list[dict]:
-        """The eight tricks: number, group, trick, argument, value, and whether it is on (None for the encoder, which has no switch)."""
+        """The eight tricks: number, group, trick, argument, value, and whether it is on (None for the encoder: no switch)."""
         table = []
         for name, trick in TRICKS.items():
             value = self._on.get(name)

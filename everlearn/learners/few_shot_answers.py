@@ -1,4 +1,5 @@
-"""How a few-shot learner answers once the base session is over: what it keeps of each class, and the scores it makes of that.
+"""How a few-shot learner answers once the base session is over: what it keeps of each class, and the scores it makes of
+that.
 
 means      scale * cosine with the mean features of a class, one mean per pseudo-class
 assigned   scale * cosine with the fixed prototype that was matched to the class
@@ -25,8 +26,8 @@ class Answers:
     """The classes that a learner knows, by number, and the scores of rows among them.
 
     network: gives the features; pseudo: the pseudo-classes, each with a prototype of its own under the number y * M + k;
-    outputs: columns of the scores; head: "means", "lda" or "linear"; predict_with: "means" or "assigned"; calibrate: the share that
-    is left of a later class's prototype when it is drawn to those of the base classes, None for all of it.
+    outputs: columns of the scores; head: "means", "lda" or "linear"; predict_with: "means" or "assigned"; calibrate: the
+    share that is left of a later class's prototype when it is drawn to those of the base classes, None for all of it.
     """
 
     parts = ("classifier", "discriminant", "places", "known", "base", "outputs")
@@ -183,7 +184,7 @@ class Answers:
         return self._vectors
 
     def _calibrated(self, numbers: list[int], found: Tensor) -> Tensor:
-        """The prototypes of later classes drawn to the base ones that they resemble, each kind of pseudo-class among itself."""
+        """Prototypes of later classes drawn to the base ones that they resemble, each kind of pseudo-class among itself."""
         count, base = len(self.pseudo), set(self.base)
         if self.calibrate is None or not base:
             return found

@@ -1,4 +1,5 @@
-"""The base session of a few-shot learner: pre-training, the matching of fixed prototypes, gradient steps, and the class means at its end.
+"""The base session of a few-shot learner: pre-training, the matching of fixed prototypes, gradient steps, and the class
+means at its end.
 
 pre-training -> matching -> steps on each batch -> p_c = mean over all base rows of class c, with the encoder as it ends
 """
@@ -17,8 +18,8 @@ from everlearn.optim.descent import Descent
 class BaseSession:
     """Trains the encoder, and holds the rows of the session in a memory until it is over.
 
-    Rows that the boundary brings are held at once, otherwise those that come; a replay budget limits them, and a class without
-    any is known by its classifier's own vector.
+    Rows that the boundary brings are held at once, otherwise those that come; a replay budget limits them, and a class
+    without any is known by its classifier's own vector.
     """
 
     parts = ("memory", "seen", "given", "learned")
@@ -77,7 +78,7 @@ class BaseSession:
             self.answers.match(labels, self.answers.means(x, y, labels) if matched else None)
 
     def scores(self, x: X) -> Tensor:
-        """(rows, classes): of the classifier in training, among the classes of the session (all, before the first is known)."""
+        """(rows, classes): of the classifier in training, among the classes of the session (all, before one is known)."""
         h = self.network.embed(x)
         with torch.no_grad():
             scores = self.network.scores(h)

@@ -3,8 +3,8 @@
     L = classification * CE(scores, fine class) + supcon * L_sup(views, fine class) + rotation * CE(rotation head(f(turned x)), quarter)
 
 Every row that a step needs (pseudo-classes, views, turned rows) goes through the encoder in one pass.
-References: Khosla et al. (2020), arXiv 2004.11362; Gidaris et al. (2018), Unsupervised representation learning by predicting image
-rotations, arXiv 1803.07728; Yang et al. (2023), NC-FSCIL, arXiv 2302.03004.
+References: Khosla et al. (2020), arXiv 2004.11362; Gidaris et al. (2018), Unsupervised representation learning by
+predicting image rotations, arXiv 1803.07728; Yang et al. (2023), NC-FSCIL, arXiv 2302.03004.
 """
 
 import torch

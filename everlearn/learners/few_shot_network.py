@@ -20,10 +20,12 @@ QUARTERS = 4  # turns that the rotation head tells apart
 
 
 class Recognizer(nn.Module):
-    """An encoder with a classifier of `outputs` fine classes and, where they are asked for, a projection and a rotation head.
+    """An encoder with a classifier of `outputs` fine classes and, where they are asked for, a projection and a rotation
+    head.
 
     kind: "cosine" (learned vectors), "linear" (learned, with a bias), or "fixed" (the vectors given, which are not learned);
-    fixed: (n, d) for that kind; projection: width of the contrast's space, 0 for none; rotation: whether quarters are told apart.
+    fixed: (n, d) for that kind; projection: width of the contrast's space, 0 for none; rotation: whether quarters are told
+    apart.
     Raises ArgumentError where the network has no last linear layer.
 
     >>> network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
@@ -62,7 +64,7 @@ class Recognizer(nn.Module):
         self.to(cut.head.weight)
 
     def fix(self, prototypes: Tensor) -> None:
-        """Take these vectors (n, d) as the classifier's, once and for all. Raises ArgumentError where nothing is left to learn."""
+        """Take these vectors (n, d) as the classifier's for good. Raises ArgumentError where nothing is left to learn."""
         if not any(weight.requires_grad for weight in self.parameters()):
             raise ArgumentError(
                 "few_shot: with fixed prototypes the encoder is all that learns, and this one has no weights."

@@ -1,11 +1,12 @@
-"""What a few-shot learner does on rows that it holds all at once: contrast them before the base session, tune on them in a later one.
+"""What a few-shot learner does on rows that it holds all at once: contrast them before the base session, tune on them in a
+later one.
 
     pre-training   NT-Xent of two views of each row
     tuning         CE(scale * cos(f(x), [old prototypes, fixed; new prototypes, learned])),   w <- w where the mask is 0
 
-The mask is put on the update, not on the gradient: neither momentum nor weight decay nor Adam's scaling moves a masked weight.
-References: Chen et al. (2020), arXiv 2002.05709; Kang et al. (2023), On the soft-subnetwork for few-shot class incremental learning,
-arXiv 2209.07529.
+The mask is put on the update, not on the gradient: neither momentum nor weight decay nor Adam's scaling moves a masked
+weight. References: Chen et al. (2020), arXiv 2002.05709; Kang et al. (2023), On the soft-subnetwork for few-shot class
+incremental learning, arXiv 2209.07529.
 """
 
 from dataclasses import replace
@@ -28,7 +29,7 @@ MOST = 256  # rows of one step of tuning
 
 
 def pretrain(descent: Descent, x: X, epochs: int, batch: int, temperature: float, viewer: Viewer) -> None:
-    """Train the encoder of `descent.model`, a Recognizer with a projection, to know the rows again in other views. No labels."""
+    """Train the encoder of `descent.model`, a Recognizer with a projection, to know rows again in other views."""
     network: Recognizer = descent.model
     for _ in range(epochs):
         order = torch.randperm(size(x), generator=viewer.random)
@@ -88,11 +89,12 @@ class MaskedUpdate:
 def teach(
     answers: Answers, x: X, y: Tensor, labels: list[int], *, given: Finetune | None, mask: Tensor | None, viewer: Viewer
 ) -> None:
-    """Learn some classes from the rows of a session: tune where it is asked for, then let their prototypes be the rows' means.
+    """Learn some classes from the rows of a session: tune where it is asked for, then let their prototypes be the rows'
+    means.
 
-    labels: which classes among y (rows,) int64; given: how to tune, None not at all (a linear classifier is tuned at any rate, its
-    encoder only where it is asked for); mask: over the encoder's weights, None for all. Rows of known classes take no part in tuning
-    an encoder to new ones.
+    labels: which classes among y (rows,) int64; given: how to tune, None not at all (a linear classifier is tuned at any
+    rate, its encoder only where it is asked for); mask: over the encoder's weights, None for all. Rows of known classes
+    take no part in tuning an encoder to new ones.
     """
     chosen = torch.isin(y, torch.tensor(labels, device=y.device))
     x, y = rows(x, chosen), y[chosen]
@@ -131,8 +133,8 @@ def tune(
 ) -> None:
     """Tune the encoder on the rows of a session, in evaluation mode throughout.
 
-    places: (rows,) int64, which of the new prototypes each row belongs to, by class; old: (n, d), fixed; new: (m * M, d), where
-    they start from, M the number of pseudo-classes; mask: over the weights of `tunable(network.body)`.
+    places: (rows,) int64, which of the new prototypes each row belongs to, by class; old: (n, d), fixed; new: (m * M, d),
+    where they start from, M the number of pseudo-classes; mask: over the weights of `tunable(network.body)`.
     """
     weights = tunable(network.body)
     if not weights or (mask is not None and not bool(mask.any())):
@@ -164,7 +166,7 @@ def tune_linear(
     mask: Tensor | None,
     viewer: Viewer,
 ) -> None:
-    """Tune a linear classifier on the rows of a session by softmax over the known classes (int64), and the encoder if asked."""
+    """Tune a linear classifier on the rows of a session among the known classes (int64), and the encoder if asked."""
     weights = tunable(network.body) if encoder else []
     layer = [network.weight, network.bias]
     steps = [MaskedUpdate(given.rule(given.lr).make(group), group, None) for group in (layer,)]

@@ -24,9 +24,9 @@ OFF |= {"rotation": 0.0}
 class Finetune:
     """How the encoder is tuned on the rows of a session: `finetune(lr=0.001, steps=20)`.
 
-    lr: rate of the encoder; steps: gradient steps in a session, each on all its rows (at most 256 of them, drawn); prototype_lr:
-    rate of the new prototypes, that of the encoder where it is None; optimizer: "sgd" or "adam"; momentum (of sgd) and weight_decay.
-    Batch norm keeps its statistics and weights, and old prototypes stay where they are.
+    lr: rate of the encoder; steps: gradient steps in a session, each on all its rows (at most 256 of them, drawn);
+    prototype_lr: rate of the new prototypes, that of the encoder where it is None; optimizer: "sgd" or "adam"; momentum (of
+    sgd) and weight_decay. Batch norm keeps its statistics and weights, and old prototypes stay where they are.
     """
 
     lr: float = 0.001
@@ -59,7 +59,7 @@ class Finetune:
 
 @dataclass(frozen=True)
 class Trick:
-    """A trick: its number and group in the paper, what it does, the argument that switches it, and the value that `tricks` gives it."""
+    """A trick: number and group in the paper, what it does, the argument that switches it, and its usual value."""
 
     number: int
     group: str
@@ -111,7 +111,8 @@ def chosen(owner: str, tricks: str, given: dict[str, Any], off: dict[str, Any]) 
 
 
 def checked(owner: str, **given: Any) -> dict[str, Any]:
-    """The values of the seven switches after `tricks`; refuses arguments of `few_shot` that are out of range or do not go together.
+    """The values of the seven switches after `tricks`; refuses arguments of `few_shot` that are out of range or do not go
+    together.
 
     given: every argument but the model. Raises ArgumentError.
     """

@@ -1,10 +1,11 @@
-"""Prototypes: one vector per class, by whose direction a row is recognised; where to place them, and how to match and keep them.
+"""Prototypes: one vector per class, by whose direction a row is recognised; where to place them, and how to match and keep
+them.
 
     score_c = scale * <h / |h|, p_c / |p_c|>
 
 A class is added from a handful of rows, h = features of each, by p_c = mean of h: nothing is trained.
-References: Papyan et al. (2020), arXiv 2008.08186 (simplex frames); Yang et al. (2023), NC-FSCIL, arXiv 2302.03004; Wang et al.
-(2023), Few-shot class-incremental learning via training-free prototype calibration (TEEN), arXiv 2312.05229.
+References: Papyan et al. (2020), arXiv 2008.08186 (simplex frames); Yang et al. (2023), NC-FSCIL, arXiv 2302.03004; Wang et
+al. (2023), Few-shot class-incremental learning via training-free prototype calibration (TEEN), arXiv 2312.05229.
 """
 
 import math
@@ -63,8 +64,10 @@ def spread_prototypes(
 
         minimise   mean_i log sum_{j != i} exp(<p_i, p_j> / temperature)   over unit vectors
 
-    by gradient descent with momentum from random directions. lr is that of the sum over i: a mean would divide each slope by n.
-    Reference: Zhou et al. (2022), Forward compatible few-shot class-incremental learning, arXiv 2203.06953 (room for later classes).
+    by gradient descent with momentum from random directions. lr is that of the sum over i: a mean would divide each slope
+    by n.
+    Reference: Zhou et al. (2022), Forward compatible few-shot class-incremental learning, arXiv 2203.06953 (room for later
+    classes).
     """
     check_count("spread_prototypes", "n", n)
     check_count("spread_prototypes", "dim", dim)
@@ -83,7 +86,8 @@ def spread_prototypes(
 def assign_prototypes(means: Tensor, prototypes: Tensor) -> Tensor:
     """(classes,) int64: which prototype each class takes, so that the total cosine between means and prototypes is largest.
 
-    means: (classes, d); prototypes: (n, d), n >= classes. Raises ArgumentError where there are fewer prototypes than classes.
+    means: (classes, d); prototypes: (n, d), n >= classes. Raises ArgumentError where there are fewer prototypes than
+    classes.
 
     >>> means = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
     >>> assign_prototypes(means, torch.tensor([[0.0, 1.0], [0.7, 0.7], [1.0, 0.0]])).tolist()
@@ -119,9 +123,9 @@ def calibrated(new: Tensor, base: Tensor, share: float = 0.5, scale: float = 16.
 class PrototypeClassifier:
     """Recognises rows by the prototype whose direction is nearest; a class is added, renewed or removed in one call.
 
-    scale: what cosines are multiplied by, 16; average: "raw" takes the mean of embeddings as they are, "normalised" that of their
-    directions. Works alone on features of any kind, under class numbers or names of your own. A class takes d float64 numbers.
-    A prototype is the mean of all rows given for its class, in whatever portions and order they came.
+    scale: what cosines are multiplied by, 16; average: "raw" takes the mean of embeddings as they are, "normalised" that of
+    their directions. Works alone on features of any kind, under class numbers or names of your own. A class takes d float64
+    numbers. A prototype is the mean of all rows given for its class, in whatever portions and order they came.
 
     >>> classifier = PrototypeClassifier()
     >>> classifier.set("cup", torch.tensor([[1.0, 0.1], [1.0, -0.1]]))

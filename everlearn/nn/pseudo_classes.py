@@ -3,8 +3,8 @@
     transform k of a row of class y is of the fine class   y * M + k,   k = 0 .. M - 1, transform 0 the row itself
     score_c = 1/M sum_k score_{c M + k}(transform k of x)
 
-Reference: Song et al. (2023), Learning with fantasy: semantic-aware virtual contrastive constraint for few-shot class-incremental
-learning (SAVC), arXiv 2304.00426.
+Reference: Song et al. (2023), Learning with fantasy: semantic-aware virtual contrastive constraint for few-shot
+class-incremental learning (SAVC), arXiv 2304.00426.
 """
 
 import torch
@@ -20,7 +20,8 @@ NAMES = (*ROTATIONS, *COLOURS, *(f"{turns}_{colours}" for turns in ROTATIONS for
 
 
 class PseudoClasses:
-    """A set of M transforms by its name: "rotation2", "rotation4", "colour3", "colour6", or a product such as "rotation4_colour3".
+    """A set of M transforms by its name: "rotation2", "rotation4", "colour3", "colour6", or a product such as
+    "rotation4_colour3".
 
     name=None is the row itself alone, M = 1. Rotations suit only images whose meaning does not hang on which way is up
     (6 and 9, maps and aerial views do): no default turns them on. Raises ArgumentError for another name.
@@ -42,7 +43,7 @@ class PseudoClasses:
         return len(self.turns) * len(self.colours)
 
     def __call__(self, x: X) -> X:
-        """(rows * M, ...): all transforms of the first row, then those of the second. Raises InputError where x does not allow them."""
+        """(rows * M, ...): all transforms of the first row, then of the second. Raises InputError where x does not allow them."""
         if len(self) == 1:
             return x
         self.check(x)
@@ -53,7 +54,7 @@ class PseudoClasses:
         return torch.stack(every, dim=1).flatten(0, 1)
 
     def check(self, x: X) -> None:
-        """Refuse rows that the transforms cannot be made of: no images, grey ones for colours, oblong ones for quarter turns."""
+        """Refuse rows that the transforms cannot be made of: no images, grey ones for colours, oblong for quarters."""
         if len(self) == 1:
             return
         shape = tuple(x.shape[1:]) if isinstance(x, Tensor) else None
@@ -74,7 +75,8 @@ class PseudoClasses:
         return (y[:, None] * len(self) + torch.arange(len(self), device=y.device)).flatten()
 
     def aggregate(self, scores: Tensor) -> Tensor:
-        """(rows, classes) from scores (rows * M, classes * M): each transform asks its own fine classes, and the mean answers.
+        """(rows, classes) from scores (rows * M, classes * M): each transform asks its own fine classes, and the mean
+        answers.
 
         >>> PseudoClasses("rotation2").aggregate(torch.arange(24.0).view(4, 6)).tolist()
         [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]

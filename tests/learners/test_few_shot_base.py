@@ -1,4 +1,4 @@
-"""The base session of a few-shot learner: rows held and released, matching, pre-training, and what stands in for rows that are missing."""
+"""The base session of a few-shot learner: rows held and released, matching, pre-training, and missing rows."""
 
 import pytest
 import torch
