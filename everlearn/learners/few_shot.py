@@ -193,8 +193,7 @@ class FewShot(Learner):
         self.names: dict[str, int] = {}  # names of classes that were added by name
         self._pass: Answers | None = None  # as if the base session ended here
 
-    # ---- the contract
-    ------------------------------------------------------------------------------------------------------
+    # ---- the contract -----------------------------------------------------------------------------------------------------
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -258,8 +257,7 @@ class FewShot(Learner):
         self._pass = None
         self.guard.classes = self.answers.outputs
 
-    # ---- sessions
-    ----------------------------------------------------------------------------------------------------------
+    # ---- sessions ---------------------------------------------------------------------------------------------------------
 
     def end_base(self) -> None:
         """End the base session: class means are taken with the encoder as it is now, and its rows are released."""
@@ -300,8 +298,7 @@ class FewShot(Learner):
         self._teach(x, y, labels)
         self.closed = list(self.answers.known)
 
-    # ---- one class
-    ---------------------------------------------------------------------------------------------------------
+    # ---- one class --------------------------------------------------------------------------------------------------------
 
     def number(self, label: Label) -> int:
         """The number of a class, the column of its scores. Raises InputError where there is no class of this name or number."""

@@ -65,8 +65,7 @@ def taught(fold):
     return make
 
 
-# ---- sessions
---------------------------------------------------------------------------------------------------------------
+# ---- sessions -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_baseline_freezes_the_encoder_and_answers_with_class_means(fold):
@@ -237,8 +236,7 @@ def test_it_can_be_typed_and_told():
     assert describe(FewShot(encoder(), tricks="all")) == "few_shot(tricks='all')"
 
 
-# ---- direct use
-------------------------------------------------------------------------------------------------------------
+# ---- direct use -----------------------------------------------------------------------------------------------------------
 
 
 def test_fitting_is_the_fold_over_shuffled_batches():
