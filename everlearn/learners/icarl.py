@@ -190,10 +190,10 @@ class ExemplarKeeper(Keeper):
     def _slot(self, label: int, draw: float, place: float) -> int | None:
         """The slot that a row of a class takes in a full memory, None where it is passed over."""
         own = self._come(label)
-        largest = max(self.members, key=lambda name: len(self.members[name]))
-        giver = self.members[largest]
+        giver = max(self.members.values(), key=len)
         if len(own) + 1 >= len(giver):
             return own[int(place * len(own))] if draw * self.offered[label] < len(own) else None
+        largest = next(name for name, slots in self.members.items() if slots is giver)
         position = len(giver) - 1 if largest in self.ordered else int(place * len(giver))
         slot, giver[position] = giver[position], giver[-1]
         giver.pop()

@@ -85,6 +85,7 @@ class OnlineEWC(Learner):
         self.fisher: Tensor | None = None  # (weights,) all trained weights in one row, as is the anchor
         self.anchor: Tensor | None = None
         self.tasks = 0  # changes at which something had been learned
+        self._stiffness: Tensor | None = None  # (weights,) strength * F, capped: what a step needs of the Fisher
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -95,16 +96,38 @@ class OnlineEWC(Learner):
         if batch.y is None:
             return {}
         for _ in range(self.passes):
-            loss = self.descent(lambda: self._loss(batch.x, batch.y))
+            loss = self._step(batch.x, batch.y)
         self.memory.insert(x=batch.x, y=batch.y)
         return {"loss": loss}
 
-    def _loss(self, x: X, y: Tensor) -> Tensor:
-        loss = cross_entropy(self.descent.model(x), y)
+    def _step(self, x: X, y: Tensor) -> Tensor:
+        """One step. The springs' pull is added to the gradient, which spares autograd a walk over all weights."""
+        descent = self.descent
         if self.fisher is None or self.strength == 0:
-            return loss
+            return descent(lambda: cross_entropy(descent.model(x), y))
+        if descent.ascent is not None:  # it climbs the whole loss, so the springs must be in it
+            return descent(lambda: cross_entropy(descent.model(x), y) + self._pull()[0])
+        loss, gradients = descent.gradients(lambda: cross_entropy(descent.model(x), y))
+        with torch.no_grad():
+            penalty, pull = self._pull()
+            pulls = [
+                piece.view_as(like)
+                for piece, like in zip(
+                    pull.split([weight.numel() for weight in descent.parameters]), descent.parameters, strict=True
+                )
+            ]
+            used = [place for place, gradient in enumerate(gradients) if gradient is not None]
+            torch._foreach_add_([pulls[place] for place in used], [gradients[place] for place in used])
+        descent.follow(pulls)
+        return loss + penalty
+
+    def _pull(self) -> tuple[Tensor, Tensor]:
+        """(penalty, its gradient (weights,)): half the stiffness times the squared distance from the anchor, and its slope."""
+        if self._stiffness is None:
+            self._stiffness = self.strength * self.fisher.clamp(max=self.steepest)
         offset = _row(self.descent.parameters) - self.anchor
-        return loss + 0.5 * self.strength * torch.dot(self.fisher.clamp(max=self.steepest) * offset, offset)
+        pull = self._stiffness * offset
+        return 0.5 * torch.dot(pull, offset), pull
 
     def boundary(self, boundary: Boundary) -> None:
         """Consolidate the task that ends. A change before anything was learned is no end of a task."""
@@ -116,10 +139,15 @@ class OnlineEWC(Learner):
             fisher += self.decay * self.fisher
         self.fisher = fisher
         self.anchor = _row(self.descent.parameters).detach().clone()
+        self._stiffness = None
         self.tasks += 1
         limits = self.memory.capacity, self.memory.bytes
         self.memory = Memory(self.fisher_samples, seed=derive(self.seed, self.name, self.tasks))
         self.memory.limit(*limits)
+
+    def restored(self) -> None:
+        """Forget the stiffness of what stood before."""
+        self._stiffness = None
 
     def _fisher_of(self, x: X, y: Tensor) -> Tensor:
         """The diagonal Fisher information at the present weights, a row at a time: any model can do that."""

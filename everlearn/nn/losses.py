@@ -198,5 +198,4 @@ def soft_distillation(new: Tensor, old: Tensor, temperature: float = 2.0) -> Ten
 
     new, old: (rows, classes); old takes no gradient. Reference: Li & Hoiem (2017), arXiv 1606.09282, equation 2.
     """
-    target = (old.detach() / temperature).softmax(1)
-    return -(target * (new / temperature).log_softmax(1)).sum(1).mean()
+    return cross_entropy(new / temperature, (old.detach() / temperature).softmax(1))

@@ -130,6 +130,21 @@ def test_a_change_before_anything_was_learned_keeps_nothing(network, batches, fo
     assert same(kept, learner.state_dict()["former"])
 
 
+def test_what_was_seen_is_the_same_however_labels_come():
+    """The quick way for labels that are no wider than what was seen, beside hearing all at once; what is known stands still."""
+    labels = torch.randint(6, (40,), generator=torch.Generator().manual_seed(0))
+    whole, parts = Former(torch.nn.Linear(1, 6)), Former(torch.nn.Linear(1, 6))
+    whole.hear(labels)
+    for part in (torch.tensor([5]), torch.zeros(0, dtype=torch.int64), *labels[:3].split(1)):
+        parts.hear(part)
+    parts.keep(torch.nn.Linear(1, 6), learned=1)
+    known = parts.known.clone()
+    for part in labels.split(3):
+        parts.hear(part)
+    assert torch.equal(parts.seen, whole.seen) and whole.seen.tolist() == [1.0] * 6
+    assert torch.equal(parts.known, known) and 0 < known.sum() < 6
+
+
 def test_labels_widen_what_was_seen():
     former = Former(torch.nn.Linear(2, 5))
     for labels in ([1], [4, 1], [0]):

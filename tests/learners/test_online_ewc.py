@@ -1,7 +1,10 @@
 """Online EWC: the Fisher information by hand and against a vectorised twin, the penalty, and its limits."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
@@ -81,13 +84,48 @@ def test_the_penalty_by_hand():
     anchor = weight.detach().clone()
     with torch.no_grad():
         weight += torch.tensor([[0.5], [-1.0]])
-    x, y = torch.tensor([[2.0]]), torch.tensor([1])
-    plain = cross_entropy(learner.descent.model(x), y)
-    slope = torch.autograd.grad(plain, weight)[0]
-    loss = learner._loss(x, y)
-    assert loss.item() == pytest.approx(plain.item() + 4.0 * 3 / 16 * (0.25 + 1.0), rel=1e-5)
-    expected = slope + 8.0 * 3 / 16 * (weight.detach() - anchor)
-    assert torch.allclose(torch.autograd.grad(loss, weight)[0], expected, rtol=1e-5)
+    penalty, pull = learner._pull()
+    assert penalty.item() == pytest.approx(4.0 * 3 / 16 * (0.25 + 1.0), rel=1e-5)
+    slope = 8.0 * 3 / 16 * (weight.detach() - anchor)
+    assert torch.allclose(pull, slope.flatten(), rtol=1e-5)
+    assert torch.allclose(torch.autograd.grad(penalty, weight)[0], slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.05), Adam()], ids=["sgd", "adam"])
+def test_the_added_pull_is_the_gradient_of_the_whole_loss(optimizer, network, batches, fold):
+    """The slow twin lets autograd walk over all weights; a layer that plays no part in the loss is held by its springs alone."""
+    quick = fold(OnlineEWC(Unused(network()), labels="exact", optimizer=optimizer), [*batches(), Boundary(1)])
+    slow = copy.deepcopy(quick)
+    with torch.no_grad():
+        for learner in (quick, slow):
+            learner.fisher[:4] = 0.5  # springs for the layer without a gradient, which was moved away from its anchor
+            learner.descent.model.idle.weight += 1.0
+    before = quick.descent.model.idle.weight.detach().clone()
+    for batch in batches(seed=1):
+        found = quick.update(batch)["loss"]
+
+        def whole(batch=batch):
+            offset = torch.cat([weight.reshape(-1) for weight in slow.descent.parameters]) - slow.anchor
+            held = slow.fisher.clamp(max=slow.steepest) * offset
+            loss = cross_entropy(slow.descent.model(batch.x), batch.y)
+            return loss + 0.5 * slow.strength * torch.dot(held, offset)
+
+        assert found.item() == pytest.approx(slow.descent(whole).item(), rel=1e-4)
+    for one, other in zip(quick.descent.parameters, slow.descent.parameters, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(quick.descent.model.idle.weight, before)
+
+
+class Unused(nn.Module):
+    """A network beside a layer that it does not ask."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.idle = nn.Linear(2, 2, bias=False)
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
 
 
 def test_the_fisher_decays_and_the_anchor_moves(network, batches, fold):
