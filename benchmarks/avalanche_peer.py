@@ -16,7 +16,9 @@ import io
 import random
 import warnings
 from collections.abc import Callable
+from itertools import chain
 from time import process_time
+from types import SimpleNamespace
 from typing import Any
 
 import dill
@@ -27,13 +29,14 @@ from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_te
 from avalanche.models import SCRModel
 from avalanche.training.plugins import (
     AGEMPlugin,
+    EWCPlugin,
     GDumbPlugin,
     LwFPlugin,
     ReplayPlugin,
     SynapticIntelligencePlugin,
 )
 from avalanche.training.storage_policy import ReservoirSamplingBuffer
-from avalanche.training.supervised import DER, ER_ACE, SCR, Naive
+from avalanche.training.supervised import DER, ER_ACE, SCR, ICaRL, Naive
 from digits import ALPHA, BETA, Outcome, Problem, clocked, timed
 from own import weights
 from torch import Tensor, nn
@@ -65,6 +68,43 @@ def si(given: Problem, strength: float, damping: float) -> Outcome:
     """Synaptic intelligence; its penalty is half of strength times importance, importances above 0.001 are cut to it."""
     plugin = SynapticIntelligencePlugin(si_lambda=strength, eps=damping)
     return _run(given, LEAN, with_plugin(plugin), False, lambda _: (plugin.ewc_data, plugin.syn_data), by_step=True)
+
+
+def ewc(given: Problem, strength: float, decay: float) -> Outcome:
+    """Online elastic weight consolidation; its penalty is strength times importance, and importances are squared gradients of a
+    batch's mean loss, taken over the batches of the whole experience."""
+    plugin = EWCPlugin(ewc_lambda=strength, mode="online", decay_factor=decay)
+    return _run(given, LEAN, with_plugin(plugin), False, lambda _: (plugin.importances, plugin.saved_params), by_step=True)
+
+
+def icarl(given: Problem) -> Outcome:
+    """iCaRL; at the end of each experience exemplars are herded among all of its rows, and from then on they stand among the rows
+    of every experience: none are drawn beside a batch, so a batch of its steps is as large as that of others with their draw."""
+    network = given.network()
+    extractor, classifier = nn.Sequential(*list(network.children())[:-1]), list(network.children())[-1]
+    own = {"feature_extractor": extractor, "classifier": classifier, "memory_size": given.settings.capacity}
+    batch = given.settings.batch + given.settings.replay_batch
+
+    def make(common: dict[str, Any]) -> ICaRL:
+        common = {key: value for key, value in common.items() if key not in ("model", "criterion")}
+        common |= {"train_mb_size": batch, "eval_mb_size": 256}
+        return ICaRL(**own, **common, buffer_transform=None, fixed_memory=True)
+
+    model = nn.Sequential(extractor, classifier)
+    fresh = [[label for label in y.unique().tolist() if label not in before] for y, before in _labels(given)]
+    told = SimpleNamespace(n_classes_per_exp=[len(labels) for labels in fresh], classes_order=[*chain(*fresh)])
+    rate = float(classifier.out_features)  # its loss is the mean over classes, where the published one is the sum
+
+    def exemplars(strategy: ICaRL) -> list[Tensor]:
+        return strategy.plugins[0].x_memory
+
+    return _run(given, LEAN, make, True, exemplars, by_step=True, model=model, rate=rate, told=told)
+
+
+def _labels(given: Problem) -> list[tuple[Tensor, set[int]]]:
+    """(labels of an experience, the set of those before it) of each."""
+    ys = [y for _, y in given.experiences()]
+    return [(y, {label for other in ys[:number] for label in other.tolist()}) for number, y in enumerate(ys)]
 
 
 def lwf(given: Problem, strength: float, temperature: float) -> Outcome:
@@ -151,12 +191,15 @@ def _run(
     by_step: bool = False,
     epochs: int | None = None,
     model: nn.Module | None = None,
+    rate: float = 1.0,
+    told: Any = None,
 ) -> Outcome:
-    """One run. by_step: the clock is read where a step of the strategy begins, for methods with several forward passes a step."""
+    """One run. by_step: the clock is read where a step of the strategy begins, for methods with several forward passes a step. rate: of the
+    problem's, this many times; told: what an experience knows of all others, for methods that ask it for its `benchmark`."""
     torch.manual_seed(given.seed)  # the peer draws from the global generator
     random.seed(given.seed)  # and from this one
     model = model or given.network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=given.settings.lr, fused=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate * given.settings.lr, fused=True)
     stream, passes = _stream(given, way)
     common = {"model": model, "optimizer": optimizer, "criterion": nn.CrossEntropyLoss()}
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
@@ -167,6 +210,8 @@ def _run(
 
         def train() -> None:
             for experience in stream:
+                if told is not None:
+                    experience.benchmark = told
                 strategy.train(experience, shuffle=shuffle, num_workers=0)
 
         figures = clocked(train, _ticks(strategy), given) if by_step else timed(train, model, given)

@@ -1,4 +1,4 @@
-"""Seven methods beside Avalanche's own of the same name: the digits, network, rate and settings of `continual.py`.
+"""Nine methods beside Avalanche's own of the same name: the digits, network, rate and settings of `continual.py`.
 
     python benchmarks/methods.py
 
@@ -21,19 +21,31 @@ from everlearn.learners.agem import AGEM
 from everlearn.learners.der import DER
 from everlearn.learners.er_ace import ERACE
 from everlearn.learners.gdumb import GDumb
+from everlearn.learners.icarl import ICaRL
 from everlearn.learners.lwf import LwF
+from everlearn.learners.online_ewc import OnlineEWC
 from everlearn.learners.replay import Replay
 from everlearn.learners.si import SI
 from everlearn.optim.refit import Never
 
 HELD = {"capacity": CAPACITY, "replay_batch": REPLAY_BATCH}
 STRENGTH, DAMPING = 0.1, 0.1  # of SI; the peer writes its penalty with half the strength
+SPRINGS, DECAY = (
+    20.0,
+    1.0,
+)  # strength and decay of online EWC; the peer's penalty has no half, so it is given half of the strength
 DISTILLED, TEMPERATURE = 1.0, 2.0  # strength and temperature of LwF
 PAIRS = {  # house's name: (the house's, the peer's name, the peer's)
     "replay": (partial(Replay, **HELD), "Replay", partial(avalanche_peer.replay, by_step=True)),
     "der": (partial(DER, **HELD, alpha=ALPHA), "DER, beta=0", partial(avalanche_peer.der, beta=0.0, by_step=True)),
     "er_ace": (partial(ERACE, **HELD), "ER_ACE", avalanche_peer.er_ace),
     "agem": (partial(AGEM, **HELD), "AGEM", avalanche_peer.agem),
+    "online_ewc": (
+        partial(OnlineEWC, strength=SPRINGS, decay=DECAY),
+        "EWC, online",
+        partial(avalanche_peer.ewc, strength=0.5 * SPRINGS * BATCH, decay=DECAY),
+    ),
+    "icarl": (partial(ICaRL, **HELD), "ICaRL", avalanche_peer.icarl),
     "si": (
         partial(SI, strength=STRENGTH, damping=DAMPING),
         "SI",
@@ -65,30 +77,45 @@ def turn(run: Callable[[Problem], Outcome], given: list[Problem], number: int) -
     return run(given[number])
 
 
+def _asked(contender: str, methods: list[str]) -> bool:
+    """Whether a contender belongs to one of these methods."""
+    library, _, name = contender.partition(" ")
+    peers = {method: peer for method, (_, peer, _) in PAIRS.items()} | {"gdumb": "GDumb"}
+    return name in (methods if library == "everlearn" else [peers[method] for method in methods])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=[*PAIRS, "gdumb"], help="methods; prints, and writes nothing"
+    )
     options = parser.parse_args()
+    chosen = {name: run for name, run in CONTENDERS.items() if not options.only or _asked(name, options.only)}
     found, scores = {}, {}
     for arrival in ARRIVALS:
         timing.show(f"classes arrive: {ARRIVALS[arrival]}")
         given = [problem(arrival, seed) for seed in range(options.seeds)]
-        calls = {name: partial(turn, run, given) for name, run in CONTENDERS.items()}
+        calls = {name: partial(turn, run, given) for name, run in chosen.items()}
         found[arrival] = timing.interleave(calls, options.seeds)
         scores[arrival] = {name: [accuracy(run, given[0]) for run in runs] for name, runs in found[arrival].items()}
     record = {
         "settings": {
             **vars(problem(TIMED, 0).settings),
             "alpha": ALPHA,
+            "online_ewc": {"strength": SPRINGS, "decay": DECAY},
             "si": {"strength": STRENGTH, "damping": DAMPING},
             "lwf": {"strength": DISTILLED, "temperature": TEMPERATURE},
             "gdumb": {"epochs": EPOCHS},
             "seeds": options.seeds,
         },
-        "contenders": {name: row(name, found[TIMED][name], scores) for name in CONTENDERS},
-        "ratios": [compared(*pair, found[TIMED], scores) for pair in RATIOS],
+        "contenders": {name: row(name, found[TIMED][name], scores) for name in chosen},
+        "ratios": [compared(*pair, found[TIMED], scores) for pair in RATIOS if pair[1] in chosen],
     }
-    timing.publish("methods", record, text(record))
+    if options.only:
+        print(text(record))
+    else:
+        timing.publish("methods", record, text(record))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from everlearn.core.errors import check_count
 from everlearn.core.events import Batch, Boundary, Metrics, X, join, rows, size
@@ -174,10 +174,15 @@ class ExemplarKeeper(Keeper):
             self._come(label).append(stored + row)
         chosen: dict[int, int] = {}  # slot -> row; of two rows that choose one slot the later stays
         draws = torch.rand(count - append, 2, generator=random, dtype=torch.float64).tolist()
+        giver: list[int] = []  # the slots of the largest class, which is looked for again once it gave one away
         for row, (draw, place) in enumerate(draws, start=append):
-            slot = self._slot(labels[row], draw, place)
-            if slot is not None:
-                chosen[slot] = row
+            own = self._come(labels[row])
+            giver = giver or max(self.members.values(), key=len)
+            if len(own) + 1 < len(giver):
+                chosen[self._given(giver, place, own)] = row
+                giver = []
+            elif draw * self.offered[labels[row]] < len(own):
+                chosen[own[int(place * len(own))]] = row
         return Plan(append, stored + append, list(chosen), list(chosen.values()))
 
     def _come(self, label: int) -> list[int]:
@@ -187,12 +192,8 @@ class ExemplarKeeper(Keeper):
             self.ordered.remove(label)
         return self.members.setdefault(label, [])
 
-    def _slot(self, label: int, draw: float, place: float) -> int | None:
-        """The slot that a row of a class takes in a full memory, None where it is passed over."""
-        own = self._come(label)
-        giver = max(self.members.values(), key=len)
-        if len(own) + 1 >= len(giver):
-            return own[int(place * len(own))] if draw * self.offered[label] < len(own) else None
+    def _given(self, giver: list[int], place: float, own: list[int]) -> int:
+        """The slot that the largest class gives away: the last of its order, or any where it has none."""
         largest = next(name for name, slots in self.members.items() if slots is giver)
         position = len(giver) - 1 if largest in self.ordered else int(place * len(giver))
         slot, giver[position] = giver[position], giver[-1]
@@ -238,7 +239,7 @@ def sigmoid_loss(scores: Tensor, labels: Tensor, seen: Tensor, old: Tensor | Non
     Reference: Rebuffi et al. (2017), arXiv 1611.07725, algorithm 3.
     """
     classes = scores.shape[1]
-    targets = one_hot(labels, classes).to(scores.dtype)
+    targets = torch.zeros_like(scores).scatter_(1, labels[:, None], 1.0)  # one 1 a row
     if old is not None:
         targets = torch.where(_widened(distilled, classes).to(scores.device) > 0, old.sigmoid(), targets)
     weight = _widened(seen, classes).to(scores)
@@ -247,4 +248,4 @@ def sigmoid_loss(scores: Tensor, labels: Tensor, seen: Tensor, old: Tensor | Non
 
 def _widened(marks: Tensor, classes: int) -> Tensor:
     """(classes,): marks with zeros for the classes that they do not reach."""
-    return torch.nn.functional.pad(marks, (0, classes - len(marks)))
+    return marks if len(marks) == classes else torch.nn.functional.pad(marks, (0, classes - len(marks)))
