@@ -7,6 +7,8 @@ Fisher information: the mean over rows of the ending task of (d log p(label | x)
 Reference: Schwarz et al. (2018), Progress & compress, arXiv 1805.06370; Kirkpatrick et al. (2017), arXiv 1612.00796.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
@@ -85,7 +87,7 @@ class OnlineEWC(Learner):
         self.fisher: Tensor | None = None  # (weights,) all trained weights in one row, as is the anchor
         self.anchor: Tensor | None = None
         self.tasks = 0  # changes at which something had been learned
-        self._stiffness: Tensor | None = None  # (weights,) strength * F, capped: what a step needs of the Fisher
+        self._springs: Springs | None = None  # what a step needs of the Fisher and the anchor
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -105,29 +107,15 @@ class OnlineEWC(Learner):
         descent = self.descent
         if self.fisher is None or self.strength == 0:
             return descent(lambda: cross_entropy(descent.model(x), y))
+        if self._springs is None:
+            self._springs = Springs(descent.parameters, self.anchor, self.strength * self.fisher.clamp(max=self.steepest))
+        springs = self._springs
         if descent.ascent is not None:  # it climbs the whole loss, so the springs must be in it
-            return descent(lambda: cross_entropy(descent.model(x), y) + self._pull()[0])
+            return descent(lambda: cross_entropy(descent.model(x), y) + springs.penalty())
         loss, gradients = descent.gradients(lambda: cross_entropy(descent.model(x), y))
-        with torch.no_grad():
-            penalty, pull = self._pull()
-            pulls = [
-                piece.view_as(like)
-                for piece, like in zip(
-                    pull.split([weight.numel() for weight in descent.parameters]), descent.parameters, strict=True
-                )
-            ]
-            used = [place for place, gradient in enumerate(gradients) if gradient is not None]
-            torch._foreach_add_([pulls[place] for place in used], [gradients[place] for place in used])
-        descent.follow(pulls)
+        penalty, pulled = springs.added(gradients)
+        descent.follow(pulled)
         return loss + penalty
-
-    def _pull(self) -> tuple[Tensor, Tensor]:
-        """(penalty, its gradient (weights,)): half the stiffness times the squared distance from the anchor, and its slope."""
-        if self._stiffness is None:
-            self._stiffness = self.strength * self.fisher.clamp(max=self.steepest)
-        offset = _row(self.descent.parameters) - self.anchor
-        pull = self._stiffness * offset
-        return 0.5 * torch.dot(pull, offset), pull
 
     def boundary(self, boundary: Boundary) -> None:
         """Consolidate the task that ends. A change before anything was learned is no end of a task."""
@@ -139,15 +127,15 @@ class OnlineEWC(Learner):
             fisher += self.decay * self.fisher
         self.fisher = fisher
         self.anchor = _row(self.descent.parameters).detach().clone()
-        self._stiffness = None
+        self._springs = None
         self.tasks += 1
         limits = self.memory.capacity, self.memory.bytes
         self.memory = Memory(self.fisher_samples, seed=derive(self.seed, self.name, self.tasks))
         self.memory.limit(*limits)
 
     def restored(self) -> None:
-        """Forget the stiffness of what stood before."""
-        self._stiffness = None
+        """Forget the springs of what stood before."""
+        self._springs = None
 
     def _fisher_of(self, x: X, y: Tensor) -> Tensor:
         """The diagonal Fisher information at the present weights, a row at a time: any model can do that."""
@@ -170,6 +158,43 @@ class OnlineEWC(Learner):
                 )
                 total += weight * _row(gradients).square()
         return total / len(y)
+
+
+class Springs:
+    """Half of stiffness times squared distance from an anchor, over weights (parameters), and its pull; (weights,) rows all in all.
+
+    Rows are made once and filled anew in every step: for large networks making them would take longer than filling them.
+
+    >>> springs = Springs([torch.tensor([3.0]), torch.tensor([1.0])], torch.tensor([1.0, 1.0]), torch.tensor([0.5, 9.0]))
+    >>> penalty, pulled = springs.added([torch.tensor([10.0]), None])
+    >>> penalty.item(), [pull.item() for pull in pulled]
+    (1.0, [11.0, 0.0])
+    """
+
+    def __init__(self, parameters: list[Tensor], anchor: Tensor, stiffness: Tensor):
+        self.parameters = parameters
+        self.anchor = anchor
+        self.stiffness = stiffness
+        self._offset, self._pull = torch.empty_like(anchor), torch.empty_like(anchor)
+        parts = self._pull.split([weight.numel() for weight in parameters])
+        self._pulls = [part.view_as(like) for part, like in zip(parts, parameters, strict=True)]
+
+    def penalty(self) -> Tensor:
+        """The penalty with its graph."""
+        offset = _row(self.parameters) - self.anchor
+        return 0.5 * torch.dot(self.stiffness * offset, offset)
+
+    @torch.no_grad()
+    def added(self, gradients: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+        """(penalty, the gradients with the pull added; the pull alone for None), which stand until the next call."""
+        torch.cat([weight.reshape(-1) for weight in self.parameters], out=self._offset)
+        self._offset.sub_(self.anchor)
+        torch.mul(self.stiffness, self._offset, out=self._pull)
+        penalty = 0.5 * torch.dot(self._pull, self._offset)
+        used = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        if used:
+            torch._foreach_add_([self._pulls[place] for place in used], [gradients[place] for place in used])
+        return penalty, self._pulls
 
 
 def _row(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:

@@ -13,7 +13,7 @@ from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.events import Batch, Boundary
 from everlearn.core.state import same
 from everlearn.learners.fine_tune import FineTune
-from everlearn.learners.online_ewc import OnlineEWC
+from everlearn.learners.online_ewc import OnlineEWC, Springs
 from everlearn.optim.optimizers import SGD, Adam
 
 
@@ -84,11 +84,16 @@ def test_the_penalty_by_hand():
     anchor = weight.detach().clone()
     with torch.no_grad():
         weight += torch.tensor([[0.5], [-1.0]])
-    penalty, pull = learner._pull()
-    assert penalty.item() == pytest.approx(4.0 * 3 / 16 * (0.25 + 1.0), rel=1e-5)
+    springs = Springs([weight], learner.anchor, 8.0 * learner.fisher)
     slope = 8.0 * 3 / 16 * (weight.detach() - anchor)
-    assert torch.allclose(pull, slope.flatten(), rtol=1e-5)
-    assert torch.allclose(torch.autograd.grad(penalty, weight)[0], slope, rtol=1e-5)
+    assert springs.penalty().item() == pytest.approx(4.0 * 3 / 16 * (0.25 + 1.0), rel=1e-5)
+    assert torch.allclose(torch.autograd.grad(springs.penalty(), weight)[0], slope, rtol=1e-5)
+    gradient = torch.tensor([[1.0], [-2.0]])
+    penalty, (pulled,) = springs.added([gradient])
+    assert penalty.item() == pytest.approx(springs.penalty().item(), rel=1e-6)
+    assert torch.allclose(pulled, gradient + slope, rtol=1e-5) and gradient.tolist() == [[1.0], [-2.0]]
+    _, (pulled,) = springs.added([None])  # rows are filled anew, nothing is left of the call before
+    assert torch.allclose(pulled, slope, rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.05), Adam()], ids=["sgd", "adam"])
