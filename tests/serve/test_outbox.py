@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import traceback
 
 import pytest
 
@@ -142,18 +143,33 @@ def test_threads_share_one_outbox(outbox):
     assert sorted(ids(outbox)) == sorted(f"{name}{step}" for name in "abcd" for step in range(20))
 
 
+def forked(work):
+    """A child process that does this work and nothing else: whatever goes wrong there ends it, and the tests go on here alone."""
+    child = os.fork()
+    if child:
+        return child
+    done = False
+    try:
+        work()
+        done = True
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0 if done else 1)
+
+
+def put_twenty(path, name):
+    with Outbox(path) as outbox:
+        for step in range(20):
+            outbox.put([item(f"{name}{step}")])
+
+
 def test_processes_share_one_file_and_may_make_it_together(tmp_path):
     for attempt in range(5):
         path = tmp_path / f"{attempt}.sqlite"
         children = []
         for name in "abcd":
-            child = os.fork()
-            if child == 0:
-                with Outbox(path) as outbox:
-                    for step in range(20):
-                        outbox.put([item(f"{name}{step}")])
-                os._exit(0)
-            children.append(child)
+            children.append(forked(lambda name=name, path=path: put_twenty(path, name)))
         assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
         with Outbox(path) as outbox:
             found = ids(outbox)
@@ -167,23 +183,27 @@ def test_an_outbox_goes_on_in_forked_processes(outbox, path):
     heard, say = os.pipe()
     answered, answer = os.pipe()
     with outbox.turn():
-        child = os.fork()
-        if child == 0:
+
+        def wait_for_the_turn():
             outbox.put([item("child")])
             with outbox.turn() as before:
                 os.write(answer, b"1")
             os.read(heard, 1)
             with outbox.turn() as after:
-                os._exit(0 if after and not before else 1)
+                assert after and not before
+
+        child = forked(wait_for_the_turn)
         os.read(answered, 1)
     os.write(say, b"1")
     assert os.waitpid(child, 0)[1] == 0
     for end in (heard, say, answered, answer):
         os.close(end)
-    child = os.fork()
-    if child == 0:
+
+    def take_the_turn():
         with outbox.turn() as mine:
-            os._exit(0 if mine and len(outbox) == 2 else 1)
+            assert mine and len(outbox) == 2
+
+    child = forked(take_the_turn)
     assert os.waitpid(child, 0)[1] == 0
     outbox.put([item("after")])
     with Outbox(path) as other:
@@ -195,13 +215,14 @@ def test_what_a_forked_process_puts_outlives_its_parents_closing(outbox, path):
     outbox.put([item("parent")])
     heard, say = os.pipe()
     answered, answer = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def put_two():
         outbox.put([item("first")])
         os.write(answer, b"1")
         os.read(heard, 1)
         outbox.put([item("second")])
-        os._exit(0)
+
+    child = forked(put_two)
     os.read(answered, 1)
     outbox.close()
     os.write(say, b"1")
