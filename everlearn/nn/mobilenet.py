@@ -52,8 +52,9 @@ def mobilenet_v2(schema: Schema, width: float = 1.0, precision: str = "float32")
 
     width: multiplies the channels, which are rounded to multiples of 8 (the last convolution keeps 1,280 or more); precision:
     "float32" or "bfloat16", in which convolutions alone compute: a fresh network's scores then differ by a third of what they
-    differ from row to row, far more than in other networks, since rounding grows from norm to norm. At width 1 and 100 classes
-    it has 2,318,784 weights in 54 convolutions and linear layers. Planes are halved only while both sides have 4 pixels or more.
+    differ from row to row, far more than in other networks, since rounding grows from norm to norm, and only answers come
+    sooner, not steps. At width 1 and 100 classes it has 2,318,784 weights in 54 convolutions and linear layers. Planes are
+    halved only while both sides have 4 pixels or more.
 
     Raises ArgumentError where rows are not images of 2x2 pixels or more, or an argument is none of these.
 
