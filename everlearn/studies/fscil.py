@@ -50,7 +50,7 @@ TRICKS = {
     "softmax layer": "head='linear'",
 }
 LARGER = "+ larger encoder"
-ROLES = {"all tricks": "system", "pre-training + contrast + pseudo-classes": "system"}
+ROLES = {"all tricks": "system", "+ subnet tuning": "system", "pre-training + contrast + pseudo-classes": "system"}
 ROLES |= dict.fromkeys(("baseline", "linear discriminants", "softmax layer"), "baseline")
 QUICK = ("baseline", "+ full fine-tuning", "+ subnet tuning", "softmax layer")
 BOTH = ", photographs"
