@@ -108,7 +108,7 @@ class ADWIN:
     def _cut(self) -> bool:
         """Try every cut between buckets, the oldest first; where the two sides differ, drop the oldest bucket."""
         spread = log(2.0 * log(self.width) / self.delta)
-        variance = self.variance / self.width
+        variance = max(0.0, self.variance) / self.width  # differences of large sums may leave it a little below zero
         old, new = 0.0, float(self.width)
         old_total, new_total = 0.0, self.total
         for level in range(len(self.totals) - 1, -1, -1):

@@ -433,3 +433,11 @@ def test_a_detector_beats_the_dummy_where_there_is_a_change_and_the_score_says_s
     assert scores["every_n(n=100)"] == {"found": 3, "delay": 99.0, "false_per_1000": 9.25}
     assert scores["adwin()"]["false_per_1000"] < 1.0
     assert scores["adwin()"]["delay"] < scores["every_n(n=100)"]["delay"]
+
+
+def test_a_variance_that_rounding_leaves_below_zero_counts_as_none():
+    detector = ADWIN()
+    for _ in range(200):
+        detector.update(0.5)
+    detector.variance = -1e-12
+    assert not detector._cut()
