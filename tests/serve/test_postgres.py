@@ -211,6 +211,16 @@ def test_while_the_server_is_away_requests_are_refused_and_nothing_of_them_stays
 # ---- the lead ----------------------------------------------------------------------------------------------------------------
 
 
+def comes_to_lead(database):
+    """Whether it leads within ten seconds: the server hears of a closed connection a moment later."""
+    end = time.monotonic() + 10
+    while not database.lead():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def test_one_leads_until_it_closes_or_loses_its_session(server):  # noqa: F811
     name = next(NAMES)
     one, other, apart = (
@@ -221,13 +231,13 @@ def test_one_leads_until_it_closes_or_loses_its_session(server):  # noqa: F811
     assert [one.lead(), other.lead(), one.lead(), apart.lead()] == [True, False, True, True]
     assert (one.holds(), other.holds()) == (True, False)
     one.close()
-    assert not one.holds() and other.lead()
+    assert not one.holds() and comes_to_lead(other)
     end_connections(server)
     assert not other.holds()
-    assert one.lead() and not other.lead()
+    assert comes_to_lead(one) and not other.lead()
     server.restart()
     assert not one.holds()
-    assert other.lead() and not one.lead()
+    assert comes_to_lead(other) and not one.lead()
     for database in (one, other, apart):
         database.close()
 
