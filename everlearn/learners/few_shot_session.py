@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from everlearn.core.events import X, rows, size
+from everlearn.core.flat import cut
 from everlearn.data.views import Viewer, is_image
 from everlearn.learners.few_shot_answers import Answers
 from everlearn.learners.few_shot_network import Recognizer
@@ -70,8 +71,7 @@ class MaskedUpdate:
         self.parameters = parameters
         self.masks: list[Tensor] = []
         if mask is not None:
-            pieces = mask.split([weight.numel() for weight in parameters])
-            self.masks = [piece.view_as(weight) for piece, weight in zip(pieces, parameters, strict=True)]
+            self.masks = cut(mask, parameters)
         self.before = [weight.detach().clone() for weight in parameters] if self.masks else []
 
     def __call__(self, gradients: tuple[Tensor | None, ...]) -> None:

@@ -13,22 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError
+from everlearn.core.flat import cut, flat
 from everlearn.core.random import derive, generator
 from everlearn.data.memory import Memory
 from everlearn.learners.objective import FISHERS, WeightTerm
+from everlearn.learners.pull import Pull
 from everlearn.nn.bregman import Quadratic, Squared
 from everlearn.nn.fisher import fisher_diagonal
 from everlearn.nn.sensitivity import output_sensitivity
-
-
-def as_row(tensors: Sequence[Tensor]) -> Tensor:
-    """All numbers of some tensors in one row, copied and detached."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-
-
-def cut(row: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
-    """Views of a row in the shapes of some tensors, which a step can work on all at once."""
-    return [piece.view_as(like) for piece, like in zip(row.split([like.numel() for like in likes]), likes, strict=True)]
 
 
 def rows_of_task(samples: int, seed: int, tasks: int, former: Memory | None = None) -> Memory:
@@ -81,16 +73,17 @@ class Springs:
         self.constant = 0.0  # what the sum of one term per task is more than one term around their common centre
         self.tasks = 0  # changes at which something had been learned
         self._stiffness: Tensor | None = None  # (weights,)
+        self._pull: Pull | None = None
         self._path: list[Tensor] = []  # views of the path in the shapes of the weights
         if isinstance(term.potential, Quadratic) and term.potential.matrix is not None:
             self._given = self._diagonal(term.potential)
         else:
             self._given = 2.0 if isinstance(term.potential, Squared) else None  # |d|^2 is 1/2 * 2 |d|^2
         if term.importance == "path_integral":
-            self.anchor = as_row(self.weights)
+            self.anchor = flat(self.weights).detach()
             self.importance, self.path = torch.zeros_like(self.anchor), torch.zeros_like(self.anchor)
         if term.reference == "start":
-            self.anchor = as_row(self.weights)
+            self.anchor = flat(self.weights).detach()
             self.importance = torch.ones_like(self.anchor) * self._given
 
     def _diagonal(self, potential: Quadratic) -> Tensor:
@@ -120,21 +113,24 @@ class Springs:
 
     def penalty(self) -> Tensor:
         """1/2 sum k (w - a)^2, and the constant of one term for each task; with a graph."""
-        offset = torch.cat([weight.reshape(-1) for weight in self.weights]) - self.anchor
-        return self._with_constant(torch.dot(self.stiffness * offset, offset))
+        return self._with_constant(self._held().penalty())
 
-    def pull(self) -> tuple[Tensor, list[Tensor]]:
-        """(the penalty, its gradient by weight) at the present weights, without a graph: what a plain step adds to its gradient."""
-        offset = as_row(self.weights).sub_(self.anchor)
-        pull = self.stiffness * offset
-        return self._with_constant(torch.dot(pull, offset)), cut(pull, self.weights)
+    def added(self, gradients: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+        """(the penalty without a graph, the gradients with its own added), at the present weights: all that a plain step needs."""
+        penalty, pulled = self._held().added(gradients)
+        return self._with_constant(penalty), pulled
 
-    def _with_constant(self, twice: Tensor) -> Tensor:
-        return 0.5 * twice + self.term.weight * self.constant if self.constant else 0.5 * twice
+    def _held(self) -> Pull:
+        if self._pull is None:
+            self._pull = Pull(self.weights, self.anchor, self.stiffness)
+        return self._pull
+
+    def _with_constant(self, penalty: Tensor) -> Tensor:
+        return penalty + self.term.weight * self.constant if self.constant else penalty
 
     def consolidate(self, fresh: Tensor | None) -> None:
         """A task ends: hold to the weights as they are. fresh: its importance from rows, None where there is none."""
-        term, present = self.term, as_row(self.weights)
+        term, present = self.term, flat(self.weights).detach()
         if term.reference == "start":
             return
         if self.path is not None:
@@ -174,4 +170,4 @@ class Springs:
         self._forget()
 
     def _forget(self) -> None:
-        self._stiffness, self._path = None, []
+        self._stiffness, self._pull, self._path = None, None, []

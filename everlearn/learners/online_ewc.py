@@ -7,22 +7,22 @@ Fisher information: the mean over rows of the ending task of (d log p(label | x)
 Reference: Schwarz et al. (2018), Progress & compress, arXiv 1805.06370; Kirkpatrick et al. (2017), arXiv 1612.00796.
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy
 
 from everlearn.core.errors import ArgumentError, check_count, check_range
-from everlearn.core.events import Batch, Boundary, Metrics, X, rows
+from everlearn.core.events import Batch, Boundary, Metrics, X
+from everlearn.core.flat import flat
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
-from everlearn.core.random import derive, generator
-from everlearn.data.memory import Memory
+from everlearn.core.random import generator
+from everlearn.learners.importance import rows_of_task
+from everlearn.learners.pull import Pull
+from everlearn.nn.fisher import fisher_diagonal
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
 
-LABELS = ("sampled", "true", "exact")
+KINDS = {"sampled": "sampled", "true": "empirical", "exact": "exact"}  # labels -> the Fisher taken over them
 
 
 class OnlineEWC(Learner):
@@ -70,8 +70,8 @@ class OnlineEWC(Learner):
         check_range(self.name, "decay", decay, 0.0, 1.0)
         check_count(self.name, "fisher_samples", fisher_samples)
         check_count(self.name, "passes", passes)
-        if labels not in LABELS:
-            raise ArgumentError(f"{self.name}: labels must be one of {', '.join(map(repr, LABELS))}, got {labels!r}.")
+        if labels not in KINDS:
+            raise ArgumentError(f"{self.name}: labels must be one of {', '.join(map(repr, KINDS))}, got {labels!r}.")
         self.strength = strength
         self.decay = decay
         self.fisher_samples = fisher_samples
@@ -83,11 +83,11 @@ class OnlineEWC(Learner):
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
         self.guard = Guard(self.name, count_outputs(model), model=model)
-        self.memory = Memory(fisher_samples, seed=derive(seed, self.name, 0))
+        self.memory = rows_of_task(fisher_samples, seed, 0)
         self.fisher: Tensor | None = None  # (weights,) all trained weights in one row, as is the anchor
         self.anchor: Tensor | None = None
         self.tasks = 0  # changes at which something had been learned
-        self._springs: Springs | None = None  # what a step needs of the Fisher and the anchor
+        self._pull: Pull | None = None  # what a step needs of the Fisher and the anchor
 
     def predict(self, x: X) -> Tensor:
         self.guard.inputs(x)
@@ -107,13 +107,13 @@ class OnlineEWC(Learner):
         descent = self.descent
         if self.fisher is None or self.strength == 0:
             return descent(lambda: cross_entropy(descent.model(x), y))
-        if self._springs is None:
-            self._springs = Springs(descent.parameters, self.anchor, self.strength * self.fisher.clamp(max=self.steepest))
-        springs = self._springs
+        if self._pull is None:
+            self._pull = Pull(descent.parameters, self.anchor, self.strength * self.fisher.clamp(max=self.steepest))
+        pull = self._pull
         if descent.ascent is not None:  # it climbs the whole loss, so the springs must be in it
-            return descent(lambda: cross_entropy(descent.model(x), y) + springs.penalty())
+            return descent(lambda: cross_entropy(descent.model(x), y) + pull.penalty())
         loss, gradients = descent.gradients(lambda: cross_entropy(descent.model(x), y))
-        penalty, pulled = springs.added(gradients)
+        penalty, pulled = pull.added(gradients)
         descent.follow(pulled)
         return loss + penalty
 
@@ -122,81 +122,17 @@ class OnlineEWC(Learner):
         kept = self.memory.rows()
         if not kept:
             return
-        fisher = self._fisher_of(kept["x"], kept["y"])
+        random = generator(self.seed, "fisher", self.tasks)
+        model, parameters = self.descent.model, self.descent.parameters
+        fisher = fisher_diagonal(model, parameters, kept["x"], kept["y"], KINDS[self.labels], random)
         if self.fisher is not None:
             fisher += self.decay * self.fisher
         self.fisher = fisher
-        self.anchor = _row(self.descent.parameters).detach().clone()
-        self._springs = None
+        self.anchor = flat(parameters).detach()
+        self._pull = None
         self.tasks += 1
-        limits = self.memory.capacity, self.memory.bytes
-        self.memory = Memory(self.fisher_samples, seed=derive(self.seed, self.name, self.tasks))
-        self.memory.limit(*limits)
+        self.memory = rows_of_task(self.fisher_samples, self.seed, self.tasks, self.memory)
 
     def restored(self) -> None:
         """Forget the springs of what stood before."""
-        self._springs = None
-
-    def _fisher_of(self, x: X, y: Tensor) -> Tensor:
-        """The diagonal Fisher information at the present weights, a row at a time: any model can do that."""
-        model, parameters = self.descent.model, self.descent.parameters
-        model.eval()
-        random = generator(self.seed, "fisher", self.tasks)
-        total = torch.zeros_like(_row(parameters))
-        for position in range(len(y)):
-            scores = log_softmax(model(rows(x, slice(position, position + 1)))[0], dim=0)
-            chance = scores.detach().exp()
-            if self.labels == "exact":
-                weighted = list(enumerate(chance))
-            elif self.labels == "sampled":
-                weighted = [(int(torch.multinomial(chance.cpu(), 1, generator=random)), 1.0)]
-            else:
-                weighted = [(int(y[position]), 1.0)]
-            for label, weight in weighted:
-                gradients = torch.autograd.grad(
-                    scores[label], parameters, retain_graph=len(weighted) > 1, allow_unused=True, materialize_grads=True
-                )
-                total += weight * _row(gradients).square()
-        return total / len(y)
-
-
-class Springs:
-    """Half of stiffness times squared distance from an anchor, over weights (parameters), and its pull; (weights,) rows all in all.
-
-    Rows are made once and filled anew in every step: for large networks making them would take longer than filling them.
-
-    >>> springs = Springs([torch.tensor([3.0]), torch.tensor([1.0])], torch.tensor([1.0, 1.0]), torch.tensor([0.5, 9.0]))
-    >>> penalty, pulled = springs.added([torch.tensor([10.0]), None])
-    >>> penalty.item(), [pull.item() for pull in pulled]
-    (1.0, [11.0, 0.0])
-    """
-
-    def __init__(self, parameters: list[Tensor], anchor: Tensor, stiffness: Tensor):
-        self.parameters = parameters
-        self.anchor = anchor
-        self.stiffness = stiffness
-        self._offset, self._pull = torch.empty_like(anchor), torch.empty_like(anchor)
-        parts = self._pull.split([weight.numel() for weight in parameters])
-        self._pulls = [part.view_as(like) for part, like in zip(parts, parameters, strict=True)]
-
-    def penalty(self) -> Tensor:
-        """The penalty with its graph."""
-        offset = _row(self.parameters) - self.anchor
-        return 0.5 * torch.dot(self.stiffness * offset, offset)
-
-    @torch.no_grad()
-    def added(self, gradients: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
-        """(penalty, the gradients with the pull added; the pull alone for None), which stand until the next call."""
-        torch.cat([weight.reshape(-1) for weight in self.parameters], out=self._offset)
-        self._offset.sub_(self.anchor)
-        torch.mul(self.stiffness, self._offset, out=self._pull)
-        penalty = 0.5 * torch.dot(self._pull, self._offset)
-        used = [place for place, gradient in enumerate(gradients) if gradient is not None]
-        if used:
-            torch._foreach_add_([self._pulls[place] for place in used], [gradients[place] for place in used])
-        return penalty, self._pulls
-
-
-def _row(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    """All numbers of some tensors in one row."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self._pull = None

@@ -15,8 +15,10 @@ from torch.nn.functional import cross_entropy
 
 from everlearn.core.errors import ArgumentError, check_count, check_range
 from everlearn.core.events import Batch, Boundary, Metrics, X
+from everlearn.core.flat import cut, flat
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
+from everlearn.learners.importance import gathered
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
 
@@ -72,7 +74,9 @@ class SI(Learner):
         self.seed = seed
         self.descent = Descent(model, optimizer, seed)
         self.guard = Guard(self.name, count_outputs(model), model=model)
-        self.anchor = _row(self.descent.parameters)  # (weights,) all trained weights in one row, as are the two below
+        self.anchor = flat(
+            self.descent.parameters
+        ).detach()  # (weights,) all trained weights in one row, as are the two below
         self.importance = torch.zeros_like(self.anchor)
         self.path = torch.zeros_like(self.anchor)
         self.tasks = 0  # changes at which something had been learned
@@ -121,8 +125,8 @@ class SI(Learner):
         """Consolidate the task that ends. A change before anything was learned is no end of a task."""
         if self.descent.steps == self.consolidated:
             return
-        present = _row(self.descent.parameters)
-        self.importance = (self.importance + self.path / ((present - self.anchor).square() + self.damping)).clamp_(min=0.0)
+        present = flat(self.descent.parameters).detach()
+        self.importance = gathered(self.importance, self.path, present, self.anchor, self.damping)
         self.anchor = present
         self.path = torch.zeros_like(present)
         self.tasks += 1
@@ -135,17 +139,8 @@ class SI(Learner):
 
     def _cut(self) -> None:
         """Cut the rows into views in the shapes of the weights, which a step can work on all at once."""
-        sizes = [parameter.numel() for parameter in self.descent.parameters]
         springs = 2.0 * self.strength * self.importance.clamp(max=self.steepest)
-        self._pieces = [
-            [piece.view_as(like) for piece, like in zip(row.split(sizes), self.descent.parameters, strict=True)]
-            for row in (self.anchor, springs, self.path)
-        ]
-
-
-def _row(tensors: Sequence[Tensor]) -> Tensor:
-    """All numbers of some tensors in one row, copied."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        self._pieces = [cut(row, self.descent.parameters) for row in (self.anchor, springs, self.path)]
 
 
 def _pick(values: Sequence, places: Sequence[int]) -> list:

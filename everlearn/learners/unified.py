@@ -15,11 +15,12 @@ from torch.nn.functional import cross_entropy, pad
 
 from everlearn.core.errors import ArgumentError, check_count
 from everlearn.core.events import Batch, Boundary, Metrics, X, join, rows
+from everlearn.core.flat import cut
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import Learner
 from everlearn.core.random import generator
 from everlearn.data.memory import Memory, Reservoir, Rule
-from everlearn.learners.importance import Springs, cut, importance_of_rows, rows_of_task
+from everlearn.learners.importance import Springs, importance_of_rows, rows_of_task
 from everlearn.learners.lwf import Former
 from everlearn.learners.objective import Objective, OutputTerm
 from everlearn.learners.output_penalty import binary_task_loss, output_penalty
@@ -199,9 +200,8 @@ class Unified(Learner):
         value, gradients = descent.gradients(loss)
         slopes = slopes if alone else gradients
         for spring in pulling[len(inside) :]:
-            kept[f"weight_{spring.number}"], pulls = spring.pull()
+            kept[f"weight_{spring.number}"], gradients = spring.added(gradients)
             value = value + kept[f"weight_{spring.number}"]
-            gradients = added(gradients, pulls)
         if self.objective.natural is not None and pulling:
             gradients = self._natural(gradients, pulling)
         self._follow(gradients, slopes, paths)
@@ -347,13 +347,3 @@ class Unified(Learner):
         self.learned = self.descent.steps
         if self.sample is not None:
             self.sample = rows_of_task(self.fisher_samples, self.seed, self.tasks, self.sample)
-
-
-def added(gradients: Gradients, pulls: list[Tensor]) -> Gradients:
-    """The gradients with the pulls of springs added to the first of them, in place of the pulls; a pull alone where there is none."""
-    count = len(pulls)
-    if all(gradient is not None for gradient in gradients[:count]):
-        torch._foreach_add_(pulls, gradients[:count])
-        return [*pulls, *gradients[count:]]
-    pairs = zip(gradients[:count], pulls, strict=True)
-    return [*(pull if gradient is None else pull + gradient for gradient, pull in pairs), *gradients[count:]]

@@ -19,6 +19,7 @@ from torch.nn.functional import log_softmax, one_hot
 
 from everlearn.core.errors import ArgumentError, check_count
 from everlearn.core.events import X, map_x, rows, size
+from everlearn.core.flat import cut, flat
 from everlearn.core.random import generator
 
 KINDS = ("exact", "sampled", "empirical", "released")
@@ -92,7 +93,7 @@ def fisher_of_rows(
 
     # the random numbers of a training-mode layer would differ by row; in evaluation mode none are drawn
     found = vmap(of_row, in_dims=(0, 0, 0))(x, weights, labels)
-    return torch.cat([found[name].sum(0).reshape(-1) for name in names])
+    return flat([found[name].sum(0) for name in names])
 
 
 def fisher_row_by_row(
@@ -111,7 +112,7 @@ def fisher_row_by_row(
                 allow_unused=True,
                 materialize_grads=True,
             )
-            total += weights[place, turn] * torch.cat([slope.reshape(-1) for slope in slopes]).square()
+            total += weights[place, turn] * flat(slopes).square()
     return total
 
 
@@ -190,6 +191,5 @@ class FisherDiagonal:
         """The last estimate in the shapes of the weights, by their names."""
         if self.row is None:
             raise ArgumentError("FisherDiagonal: there is no estimate yet. Call estimate(batches) first.")
-        pieces = self.row.split([parameter.numel() for parameter in self.parameters])
         names = _names(self.model, self.parameters)
-        return {name: piece.view_as(like) for name, piece, like in zip(names, pieces, self.parameters, strict=True)}
+        return dict(zip(names, cut(self.row, self.parameters), strict=True))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from everlearn.core.events import X
+from everlearn.core.flat import cut, flat
 
 
 class MeanField(nn.Module):
@@ -39,8 +40,8 @@ class MeanField(nn.Module):
         """From now on answer with one draw of the weights, the same until the next draw."""
         sizes = [mean.numel() for mean in self.means.values()]
         row = torch.randn(sum(sizes), generator=random)
-        pieces = zip(row.split(sizes), self.means.values(), strict=True)
-        self.noise = [piece.view_as(mean).to(mean) for piece, mean in pieces]
+        means = list(self.means.values())
+        self.noise = [piece.to(mean) for piece, mean in zip(cut(row, means), means, strict=True)]
 
     def still(self) -> None:
         """Answer with the means again."""
@@ -56,5 +57,4 @@ class MeanField(nn.Module):
 
     def row(self) -> tuple[Tensor, Tensor]:
         """(means, deviations), all numbers of each in one row, with gradients."""
-        means = torch.cat([mean.reshape(-1) for mean in self.means.values()])
-        return means, torch.cat([logarithm.reshape(-1) for logarithm in self.logarithms]).exp()
+        return flat(list(self.means.values())), flat(list(self.logarithms)).exp()

@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 
 from everlearn.core.errors import ArgumentError
 from everlearn.core.events import X, map_x, rows, size
+from everlearn.core.flat import flat
 
 CHUNK = 32  # rows whose gradients are held at once
 
@@ -45,7 +46,7 @@ def output_sensitivity(model: nn.Module, parameters: Sequence[Tensor], x: X, chu
         part = rows(x, slice(start, start + chunk))
         try:
             found = slopes(held, part)
-            total += torch.cat([value.abs().sum(0).reshape(-1) for value in found.values()])
+            total += flat([value.abs().sum(0) for value in found.values()])
         except (RuntimeError, ValueError, NotImplementedError):  # what vmap says of models that it cannot take
             total += _row_by_row(model, parameters, part)
     return total / size(x)
@@ -57,5 +58,5 @@ def _row_by_row(model: nn.Module, parameters: Sequence[Tensor], x: X) -> Tensor:
     for place in range(size(x)):
         length = model(rows(x, slice(place, place + 1))).square().sum()
         slopes = torch.autograd.grad(length, parameters, allow_unused=True, materialize_grads=True)
-        total += torch.cat([slope.reshape(-1) for slope in slopes]).abs()
+        total += flat(slopes).abs()
     return total

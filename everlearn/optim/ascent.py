@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError, InputError, check_count, check_range
+from everlearn.core.flat import cut
 from everlearn.core.random import generator
 
 SCALES = ("weight_norm", "gradient")
@@ -107,7 +108,7 @@ class Ascent:
             raise ArgumentError(
                 f"{self.owner}: damping={self.damping:g} leaves a division by zero where the Fisher diagonal is 0. Use damping=1.0."
             )
-        self._factors = self._cut(factors)
+        self._factors = cut(factors, self.parameters)
 
     def around(self, differentiate: Differentiate, loss: Loss, *place: object) -> tuple[Tensor, Gradients]:
         """(loss, gradients) at the point uphill, at which the weights stay, unless they are to return to where they were.
@@ -174,17 +175,12 @@ class Ascent:
         optimizer.step()
         return found[0]
 
-    def _cut(self, row: Tensor) -> list[Tensor]:
-        """A row over all weights, cut into views in their shapes."""
-        sizes = [parameter.numel() for parameter in self.parameters]
-        return [piece.view_as(like) for piece, like in zip(row.split(sizes), self.parameters, strict=True)]
-
     def _drawn(self, used: Sequence[int], place: tuple[object, ...]) -> list[Tensor]:
         """Standard normal numbers in the shapes of the weights, a function of (seed, place)."""
         count = sum(parameter.numel() for parameter in self.parameters)
         like = self.parameters[0]
         row = torch.randn(count, generator=generator(self.seed, "ascent", *place)).to(like.device, like.dtype)
-        pieces = self._cut(row)
+        pieces = cut(row, self.parameters)
         return [pieces[number] for number in used]
 
     @contextmanager

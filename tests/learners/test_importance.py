@@ -3,11 +3,10 @@
 import pytest
 import torch
 
+from everlearn.core.flat import flat
 from everlearn.core.state import capture, restore, same
 from everlearn.learners.importance import (
     Springs,
-    as_row,
-    cut,
     gathered,
     importance_of_rows,
     rows_of_task,
@@ -36,7 +35,7 @@ def test_the_pull_is_the_gradient_of_the_penalty(weights):
     for seed in (1, 2, 3):
         springs.consolidate(torch.rand(10, dtype=torch.float64))
         move(weights, seed)
-    value, pulls = springs.pull()
+    value, pulls = springs.added([None, None])
     plain = 0.5 * (1.5 * springs.importance * (torch.cat([w.reshape(-1) for w in weights]) - springs.anchor) ** 2).sum()
     assert torch.allclose(value, springs.penalty()) and torch.allclose(value, plain + 1.5 * springs.constant)
     slopes = torch.autograd.grad(plain, weights), torch.autograd.grad(springs.penalty(), weights)
@@ -46,25 +45,16 @@ def test_the_pull_is_the_gradient_of_the_penalty(weights):
     )
 
 
-def test_rows_and_views(weights):
-    row = as_row(weights)
-    assert row.shape == (10,) and not row.requires_grad
-    pieces = cut(row, weights)
-    assert all(torch.equal(piece, weight) for piece, weight in zip(pieces, weights, strict=True))
-    pieces[0].zero_()
-    assert not row[:6].any()
-
-
 def test_one_term_for_each_task_is_one_quadratic_around_their_centre(weights):
     """F1 (w - a1)^2 + F2 (w - a2)^2 = (F1 + F2)(w - c)^2 + constant, c = (F1 a1 + F2 a2) / (F1 + F2)."""
     springs = Springs(WeightTerm(1.7, Quadratic(), "each_task", "fisher_exact"), weights)
     fishers, anchors = torch.rand(3, 10, dtype=torch.float64), []
     fishers[:, 2] = 0.0  # a weight that never matters
     for seed, fisher in enumerate(fishers):
-        anchors.append(as_row(weights))
+        anchors.append(flat(weights).detach())
         springs.consolidate(fisher.clone())
         move(weights, seed + 1)
-    present = as_row(weights)
+    present = flat(weights).detach()
     expected = 1.7 * sum(0.5 * (f * (present - a) ** 2).sum() for f, a in zip(fishers, anchors, strict=True))
     assert springs.penalty().item() == pytest.approx(expected.item(), rel=1e-12)
     total = fishers.sum(0)
@@ -81,7 +71,7 @@ def test_a_running_importance_decays_and_follows_the_last_anchor(weights):
     springs.consolidate(first)
     move(weights, 1)
     springs.consolidate(second)
-    assert torch.allclose(springs.importance, second + 0.5 * first) and torch.equal(springs.anchor, as_row(weights))
+    assert torch.allclose(springs.importance, second + 0.5 * first) and torch.equal(springs.anchor, flat(weights).detach())
     assert springs.penalty().item() == 0 and springs.pulling
 
 
@@ -89,9 +79,9 @@ def test_squared_and_given_matrices(weights):
     matrix = tuple(float(value) for value in range(10))
     start = Springs(WeightTerm(0.5, Squared(), "start"), weights)
     given = Springs(WeightTerm(0.5, Quadratic(matrix), "start"), weights)
-    anchor = as_row(weights)
+    anchor = flat(weights).detach()
     move(weights, 1)
-    offset = as_row(weights) - anchor
+    offset = flat(weights).detach() - anchor
     assert start.penalty().item() == pytest.approx(0.5 * (offset**2).sum().item())
     assert given.penalty().item() == pytest.approx(0.25 * (torch.tensor(matrix) * offset**2).sum().item())
     start.consolidate(None)

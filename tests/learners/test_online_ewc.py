@@ -13,7 +13,7 @@ from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.events import Batch, Boundary
 from everlearn.core.state import same
 from everlearn.learners.fine_tune import FineTune
-from everlearn.learners.online_ewc import OnlineEWC, Springs
+from everlearn.learners.online_ewc import OnlineEWC
 from everlearn.optim.optimizers import SGD, Adam
 
 
@@ -72,28 +72,6 @@ def test_equals_the_vectorised_twin(network, batches):
     exact = sum(weight[:, k, None] * squares(torch.full_like(y, k)) for k in range(3)).mean(0)
     assert torch.allclose(ended(network(), x, y, labels="exact").fisher, exact, rtol=1e-4, atol=1e-8)
     assert torch.allclose(ended(network(), x, y, labels="true").fisher, squares(y).mean(0), rtol=1e-4, atol=1e-8)
-
-
-def test_the_penalty_by_hand():
-    # Fisher and anchor from a task with p = 3/4 at x = 1: F = 3/16. Away from the anchor by (d0, d1) the loss grows by
-    # strength / 2 * F (d0^2 + d1^2), its slope by strength * F * d.
-    learner = ended(
-        logistic(float(torch.log(torch.tensor(3.0))), 0.0), torch.ones(1, 1), torch.tensor([0]), labels="exact", strength=8.0
-    )
-    weight = learner.descent.model.weight
-    anchor = weight.detach().clone()
-    with torch.no_grad():
-        weight += torch.tensor([[0.5], [-1.0]])
-    springs = Springs([weight], learner.anchor, 8.0 * learner.fisher)
-    slope = 8.0 * 3 / 16 * (weight.detach() - anchor)
-    assert springs.penalty().item() == pytest.approx(4.0 * 3 / 16 * (0.25 + 1.0), rel=1e-5)
-    assert torch.allclose(torch.autograd.grad(springs.penalty(), weight)[0], slope, rtol=1e-5)
-    gradient = torch.tensor([[1.0], [-2.0]])
-    penalty, (pulled,) = springs.added([gradient])
-    assert penalty.item() == pytest.approx(springs.penalty().item(), rel=1e-6)
-    assert torch.allclose(pulled, gradient + slope, rtol=1e-5) and gradient.tolist() == [[1.0], [-2.0]]
-    _, (pulled,) = springs.added([None])  # rows are filled anew, nothing is left of the call before
-    assert torch.allclose(pulled, slope, rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.05), Adam()], ids=["sgd", "adam"])
