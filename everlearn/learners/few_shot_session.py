@@ -141,8 +141,7 @@ def tune(
         return
     fresh = nn.Parameter(directions(new).clone())
     encoder = MaskedUpdate(given.rule(given.lr).make(weights), weights, mask)
-    lr = given.lr if given.prototype_lr is None else given.prototype_lr
-    prototypes = MaskedUpdate(given.rule(lr).make([fresh]), [fresh], None)
+    prototypes = MaskedUpdate(given.rule(given.answering_lr).make([fresh]), [fresh], None)
     network.eval()
     for _ in range(given.steps):
         some, labels = _drawn(x, places, viewer)
@@ -169,9 +168,8 @@ def tune_linear(
     """Tune a linear classifier on the rows of a session among the known classes (int64), and the encoder if asked."""
     weights = tunable(network.body) if encoder else []
     layer = [network.weight, network.bias]
-    steps = [MaskedUpdate(given.rule(given.lr).make(group), group, None) for group in (layer,)]
-    if weights:
-        steps.append(MaskedUpdate(given.rule(given.lr).make(weights), weights, mask))
+    step_layer = MaskedUpdate(given.rule(given.answering_lr).make(layer), layer, None)
+    step_encoder = MaskedUpdate(given.rule(given.lr).make(weights), weights, mask) if weights else None
     barred = torch.full((len(network.weight),), -torch.inf, device=network.weight.device)
     barred[known] = 0.0
     network.eval()
@@ -180,9 +178,9 @@ def tune_linear(
         with torch.enable_grad():
             scores = network.scores(network.features(some)) + barred
             gradients = torch.autograd.grad(cross_entropy(scores, labels), [*layer, *weights], allow_unused=True)
-        steps[0](gradients[:2])
-        if weights:
-            steps[1](gradients[2:])
+        step_layer(gradients[:2])
+        if step_encoder is not None:
+            step_encoder(gradients[2:])
 
 
 def _drawn(x: X, y: Tensor, viewer: Viewer) -> tuple[X, Tensor]:

@@ -25,7 +25,7 @@ class Finetune:
     """How the encoder is tuned on the rows of a session: `finetune(lr=0.001, steps=20)`.
 
     lr: rate of the encoder; steps: gradient steps in a session, each on all its rows (at most 256 of them, drawn);
-    prototype_lr: rate of the new prototypes, that of the encoder where it is None; optimizer: "sgd" or "adam"; momentum (of
+    prototype_lr: rate of what answers (new prototypes, a softmax layer), that of the encoder where it is None; optimizer: "sgd" or "adam"; momentum (of
     sgd) and weight_decay. Batch norm keeps its statistics and weights, and old prototypes stay where they are.
     """
 
@@ -46,6 +46,11 @@ class Finetune:
             check_range("finetune", "prototype_lr", self.prototype_lr, 0.0)
         if self.optimizer not in OPTIMIZERS:
             raise ArgumentError(closest("finetune: optimizer", str(self.optimizer), OPTIMIZERS))
+
+    @property
+    def answering_lr(self) -> float:
+        """The rate of the new prototypes, or of the softmax layer."""
+        return self.lr if self.prototype_lr is None else self.prototype_lr
 
     def rule(self, lr: float) -> Optimizer:
         """The optimiser as a value, at this rate."""

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError
+from everlearn.core.flat import flat
 
+ROUNDING = 1e-9  # of rate * active: 0.07 * 100 is a little above 7, and means 7
 MASKABLE = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -35,7 +37,7 @@ def magnitude_mask(parameters: Iterable[Tensor], fraction: float) -> Tensor:
     """
     if not 0.0 <= fraction <= 1.0:
         raise ArgumentError(f"magnitude_mask: fraction must be in [0, 1], got {fraction!r}. Use 1.0 for all weights.")
-    row = torch.cat([parameter.detach().flatten() for parameter in parameters]).abs()
+    row = flat(list(parameters)).detach().abs()
     chosen = torch.zeros_like(row, dtype=torch.bool)
     chosen[row.argsort(stable=True)[: round(fraction * len(row))]] = True
     return chosen
@@ -52,7 +54,7 @@ def removal_rate(step: int, steps: int, first: float = 0.5, last: float = 0.005)
 
 def drop(mask: Tensor, importance: Tensor, rate: float) -> Tensor:
     """The mask without the ceil(rate * active) active places of least importance (|w|, say); ties drop no more than that."""
-    count = math.ceil(rate * int(mask.sum()))
+    count = math.ceil(rate * int(mask.sum()) - ROUNDING)
     order = importance.masked_fill(~mask, math.inf).flatten().argsort(stable=True)
     kept = mask.clone().flatten()
     kept[order[:count]] = False

@@ -35,7 +35,13 @@ class SGD:
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The torch optimiser over these parameters."""
-        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
+        made = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
+        if (
+            self.momentum
+        ):  # the fused kernel takes no mixture of weights with and without: some get their first gradient late
+            for parameter in made.param_groups[0]["params"]:
+                made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return made
 
     def __repr__(self) -> str:
         return describe(self)

@@ -47,8 +47,9 @@ TRICKS = {
     "pre-training + contrast + pseudo-classes": "pretrain=6, supcon=0.5, pseudo_classes='rotation2'",
     "all tricks": f"pretrain=6, supcon=0.5, prototypes='spread', pseudo_classes='rotation2', rotation=0.5, {TUNED}, subnet=0.02",
     "linear discriminants": "head='lda'",
-    "softmax layer": "head='linear'",
+    "softmax layer": "head='linear', finetune=finetune(lr=0.0, steps=20, prototype_lr={lr})",
 }
+SETTINGS = {"softmax layer": tuple({"lr": lr} for lr in (0.001, 0.01, 0.1, 1.0))}  # of the layer; the encoder stays as it is
 LARGER = "+ larger encoder"
 ROLES = {"all tricks": "system", "+ subnet tuning": "system", "pre-training + contrast + pseudo-classes": "system"}
 ROLES |= dict.fromkeys(("baseline", "linear discriminants", "softmax layer"), "baseline")
@@ -96,9 +97,9 @@ class FewShotStudy(Study):
     def arms(self, scale: str) -> tuple[Arm, ...]:
         """What sessions do to one base model at quick scale; every trick on both kinds of images at full scale."""
         if scale == "quick":
-            return tuple(Arm(label, ROLES.get(label, "part")) for label in QUICK)
+            return tuple(_arm(label, every=2) for label in QUICK)
         labels = [*TRICKS, LARGER]
-        return tuple(Arm(label + kind, ROLES.get(label, "part")) for kind in ("", BOTH) for label in labels)
+        return tuple(_arm(label, kind) for kind in ("", BOTH) for label in labels)
 
     def claims(self, scale: str) -> tuple[Claim, ...]:
         """What tuning costs, what the tricks give, and the control."""
@@ -127,7 +128,7 @@ class FewShotStudy(Study):
         """One protocol: the base session and all that follow."""
         setup = setup_of(arm)
         stream = _stream(setup.data, scale, seed)
-        switches = f"{setup.switches}, " if setup.switches else ""
+        switches = f"{setup.switches.format(**setting)}, " if setup.switches else ""
         learner = build_learner(f"few_shot({switches}optimizer={RATE})", stream, setup.network, seed)
         began = time.perf_counter()
         found = run(learner, stream, monitors=[Sessions()]).figures["sessions"]
@@ -141,6 +142,11 @@ class FewShotStudy(Study):
         curve = [[float(session), share] for session, share in enumerate(found["all"])]
         name = f"{setup.data.capitalize()}, accuracy on all classes after each session"
         return Measured(scores | {"seconds": time.perf_counter() - began}, {name: curve})
+
+
+def _arm(label: str, kind: str = "", every: int = 1) -> Arm:
+    """An arm; every: 2 takes every other setting, to save time."""
+    return Arm(label + kind, ROLES.get(label, "part"), SETTINGS.get(label, ({},))[::every])
 
 
 def _stream(kind: str, scale: str, seed: int) -> Stream:

@@ -166,7 +166,7 @@ def test_layers_that_play_no_part_are_left_alone(batches, fold):
 
 
 def test_continues_from_a_snapshot(network, batches, continues):
-    continues(lambda: AGEM(network(), capacity=6, seed=5), batches())
+    assert continues(lambda: AGEM(network(), capacity=6, seed=5), batches())
 
 
 def test_refusals(network, batches, fold):

@@ -120,7 +120,7 @@ def test_capacity_and_counts(network, batches, fold):
 
 
 def test_continues_from_a_snapshot(network, batches, continues):
-    continues(lambda: DERpp(network(), capacity=6, seed=5), batches())
+    assert continues(lambda: DERpp(network(), capacity=6, seed=5), batches())
 
 
 def test_refusals(network, batches, fold):

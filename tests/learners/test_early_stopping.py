@@ -89,7 +89,7 @@ def test_an_optimiser_made_anew_forgets_its_momentum(network, fold, weights):
 
 def test_snapshots_go_on_to_the_same_bits(network, continues):
     events = [event for number in range(4) for event in announced(task(seed=number), number)]
-    continues(lambda: EarlyStopping(network(), epochs=3, optimizer=SGD(lr=0.05, momentum=0.9)), events)
+    assert continues(lambda: EarlyStopping(network(), epochs=3, optimizer=SGD(lr=0.05, momentum=0.9)), events)
 
 
 def test_what_makes_no_sense_is_refused(network):

@@ -225,7 +225,7 @@ def test_rows_of_new_classes_teach_as_they_come_where_no_boundary_brings_them(fo
 )
 def test_continues_from_a_snapshot(continues, given):
     for cut in (EVENTS, EVENTS[:3], EVENTS[:5]):
-        continues(lambda: learner(**given), cut)
+        assert continues(lambda: learner(**given), cut)
 
 
 def test_it_can_be_typed_and_told():

@@ -121,6 +121,20 @@ def test_a_linear_layer_is_tuned_among_the_known_classes():
     assert not torch.equal(body, row(network))
 
 
+@pytest.mark.parametrize("rate", [None, 0.0, 0.2])
+def test_the_layer_has_a_rate_of_its_own(rate):
+    x, y = session()
+    moved = []
+    for given in (Finetune(lr=0.1, steps=1), Finetune(lr=0.1, steps=1, prototype_lr=rate)):
+        network = Recognizer("few_shot", convolutional().body.append(nn.Linear(16, 6)), 6, scale=16.0, kind="linear")
+        weight = network.weight.detach().clone()
+        viewer = Viewer("few_shot", None, generator(0))
+        tune_linear(network, x, y, torch.arange(6), given=given, encoder=False, mask=None, viewer=viewer)
+        moved.append(network.weight.detach() - weight)
+    assert moved[0].abs().max() > 0
+    assert torch.allclose(moved[1], moved[0] * (1.0 if rate is None else rate / 0.1), atol=1e-6)
+
+
 def test_teaching_without_tuning_is_the_mean_of_the_features():
     x, y = session()
     network = convolutional()

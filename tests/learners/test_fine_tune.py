@@ -46,7 +46,7 @@ def test_two_passes_equal_the_batch_given_twice(network, batches, fold):
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(lr=0.1, momentum=0.9), Adam()], ids=repr)
 def test_continues_from_a_snapshot(network, batches, continues, optimizer):
-    continues(lambda: FineTune(network(), optimizer=optimizer), batches())
+    assert continues(lambda: FineTune(network(), optimizer=optimizer), batches())
 
 
 def test_boundaries_and_batches_without_answers_change_nothing(network, batches):

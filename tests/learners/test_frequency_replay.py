@@ -162,7 +162,7 @@ def test_the_random_baseline_chooses_by_its_budget(network, fold):
 
 def test_snapshots_go_on_to_the_same_bits(network, continues):
     for options in ({}, {"weight": "accuracy", "validation": 0.34}, {"select": "random", "replay_budget": 0.5}):
-        continues(lambda options=options: FrequencyReplay(network(), per_class=6, **options), tasks())
+        assert continues(lambda options=options: FrequencyReplay(network(), per_class=6, **options), tasks())
 
 
 def test_what_makes_no_sense_is_refused(network):

@@ -47,7 +47,7 @@ def test_without_updates_or_boundaries_it_is_fine_tuning(network, batches, fold)
 @pytest.mark.parametrize("updates", [None, 3, 8])
 def test_continues_from_a_snapshot(network, batches, continues, updates):
     events = batches()
-    continues(lambda: Frozen(network(), updates=updates), [*events[:4], Boundary(1), *events[4:]])
+    assert continues(lambda: Frozen(network(), updates=updates), [*events[:4], Boundary(1), *events[4:]])
 
 
 def test_a_deployed_model_still_refuses_bad_input(network, batches):

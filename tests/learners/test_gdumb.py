@@ -244,7 +244,7 @@ def test_drift_calls_for_a_training(network, batches, fold):
 )
 def test_continues_from_a_snapshot(network, batches, continues, options):
     events = batches()
-    continues(lambda: GDumb(network(), epochs=2, seed=5, **options), [*events[:7], Boundary(1), *events[7:]])
+    assert continues(lambda: GDumb(network(), epochs=2, seed=5, **options), [*events[:7], Boundary(1), *events[7:]])
 
 
 def test_refusals(network, batches, fold):

@@ -240,7 +240,7 @@ def test_digits_are_remembered():
 def test_continues_from_a_snapshot(network, batches, continues):
     events = batches(18)
     for place in (4, 9, 14):  # the cut falls before, at and behind a change
-        continues(lambda: ICaRL(network(), capacity=7, seed=5), [*events[:place], Boundary(1), *events[place:]])
+        assert continues(lambda: ICaRL(network(), capacity=7, seed=5), [*events[:place], Boundary(1), *events[place:]])
 
 
 def test_refusals(network, batches, fold):

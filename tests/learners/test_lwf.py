@@ -155,7 +155,7 @@ def test_labels_widen_what_was_seen():
 def test_continues_from_a_snapshot(network, batches, continues):
     events = batches(18)
     for place in (4, 9, 14):  # the cut falls before, at and behind a change
-        continues(lambda: LwF(network(), loss=Masked("seen")), [*events[:place], Boundary(1), *events[place:]])
+        assert continues(lambda: LwF(network(), loss=Masked("seen")), [*events[:place], Boundary(1), *events[place:]])
 
 
 def test_refusals(network, batches, fold):

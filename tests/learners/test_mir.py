@@ -164,7 +164,7 @@ def test_every_option_changes_the_weights(network, batches, fold, weights, chang
 
 
 def test_continues_from_a_snapshot(network, batches, continues):
-    continues(lambda: MIR(network(), capacity=12, candidates=8, replay_batch=3, seed=5), batches())
+    assert continues(lambda: MIR(network(), capacity=12, candidates=8, replay_batch=3, seed=5), batches())
 
 
 def test_refusals(network, batches, fold):

@@ -81,7 +81,7 @@ def test_the_network_is_part_of_the_state_only_where_it_is_used(network, batches
 
 @pytest.mark.parametrize("source", ["input", "network"])
 def test_continues_from_a_snapshot(network, batches, continues, source):
-    continues(lambda: NearestClassMean(network(), features=source), batches())
+    assert continues(lambda: NearestClassMean(network(), features=source), batches())
 
 
 def test_refusals(network, batches, fold):

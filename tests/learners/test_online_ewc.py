@@ -212,7 +212,9 @@ def test_a_frozen_layer_and_an_unused_one(batches, fold):
 def test_continues_from_a_snapshot(network, batches, continues):
     events = batches(18)
     for place in (4, 9, 14):  # the cut falls before, at and behind a change
-        continues(lambda: OnlineEWC(network(), fisher_samples=10, seed=5), [*events[:place], Boundary(1), *events[place:]])
+        assert continues(
+            lambda: OnlineEWC(network(), fisher_samples=10, seed=5), [*events[:place], Boundary(1), *events[place:]]
+        )
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.05), SGD(lr=0.1, momentum=0.9)], ids=repr)

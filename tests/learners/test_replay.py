@@ -72,7 +72,7 @@ def test_the_memory_counts_and_stays_within_its_capacity(network, batches):
 @pytest.mark.parametrize("optimizer", [None, Adam()], ids=repr)
 def test_continues_from_a_snapshot(network, batches, continues, optimizer):
     options = {} if optimizer is None else {"optimizer": optimizer}
-    continues(lambda: Replay(network(), capacity=6, seed=5, **options), batches())
+    assert continues(lambda: Replay(network(), capacity=6, seed=5, **options), batches())
 
 
 def test_images_stay_bytes_in_the_memory():

@@ -131,7 +131,7 @@ def test_a_policy_is_not_shared_between_learners(network, batches, fold):
     ids=str,
 )
 def test_continues_from_a_snapshot(network, batches, continues, options):
-    continues(lambda: Retrain(network(), epochs=2, seed=5, **options), batches())
+    assert continues(lambda: Retrain(network(), epochs=2, seed=5, **options), batches())
 
 
 def test_a_cold_start_survives_a_snapshot_into_another_model(network, batches, fold):

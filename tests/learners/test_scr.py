@@ -199,7 +199,7 @@ def test_every_option_changes_the_features(fold, change):
 
 
 def test_continues_from_a_snapshot(continues):
-    continues(lambda: SCR(seeing(), capacity=8, replay_batch=4, seed=5), pictures())
+    assert continues(lambda: SCR(seeing(), capacity=8, replay_batch=4, seed=5), pictures())
 
 
 def test_rows_that_are_no_images_are_their_own_second_view(network, batches, fold):

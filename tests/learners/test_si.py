@@ -170,7 +170,9 @@ def test_a_frozen_layer_and_a_layer_without_a_part(batches, fold):
 def test_continues_from_a_snapshot(network, batches, continues, optimizer):
     events = batches(18)
     for place in (4, 9, 14):  # the cut falls before, at and behind a change
-        continues(lambda: SI(network(), strength=1.0, optimizer=optimizer), [*events[:place], Boundary(1), *events[place:]])
+        assert continues(
+            lambda: SI(network(), strength=1.0, optimizer=optimizer), [*events[:place], Boundary(1), *events[place:]]
+        )
 
 
 def test_a_snapshot_takes_the_place_of_what_a_used_learner_held(network, batches, fold):

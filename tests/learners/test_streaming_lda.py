@@ -149,7 +149,7 @@ def test_images_come_as_features_of_a_convolutional_network_by_default():
 
 @pytest.mark.parametrize("source", ["input", "network"])
 def test_continues_from_a_snapshot(network, batches, continues, source):
-    continues(lambda: StreamingLDA(network(), features=source), batches())
+    assert continues(lambda: StreamingLDA(network(), features=source), batches())
 
 
 def test_refusals(network, batches, fold):

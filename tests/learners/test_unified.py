@@ -365,7 +365,7 @@ def test_a_strength_of_nothing_is_fine_tuning_to_the_bit(name, network, events, 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_continues_from_a_snapshot(name, network, events, continues):
-    continues(lambda: Unified(net(network), preset(name), capacity=9, fisher_samples=6, seed=5), events(15))
+    assert continues(lambda: Unified(net(network), preset(name), capacity=9, fisher_samples=6, seed=5), events(15))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -377,7 +377,7 @@ def test_a_mixture_continues_from_a_snapshot(network, events, continues):
     objective = Objective(
         output=(*OUTPUTS["labels"], *OUTPUTS["scores"], *OUTPUTS["old sigmoids"]), weight=(*WEIGHTS["two"], *WEIGHTS["path"])
     )
-    continues(lambda: Unified(net(network), objective, capacity=40, fisher_samples=6, seed=5), events(15))
+    assert continues(lambda: Unified(net(network), objective, capacity=40, fisher_samples=6, seed=5), events(15))
 
 
 def test_draws_are_independent_and_counted(network, events, fold):

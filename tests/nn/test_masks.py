@@ -22,6 +22,11 @@ def test_ties_drop_no_more_than_asked():
     assert drop(torch.ones(10, dtype=torch.bool), torch.ones(10), 0.3).sum() == 7
 
 
+def test_rounding_drops_no_more_than_asked():
+    assert 0.07 * 100 > 7
+    assert drop(torch.ones(100, dtype=torch.bool), torch.ones(100), 0.07).sum() == 93
+
+
 def test_growth_takes_the_highest_inactive_and_keeps_the_number():
     mask = torch.tensor([True, False, False, False])
     assert grow(mask, torch.tensor([9.0, 1.0, 3.0, 2.0]), 2).tolist() == [True, False, True, True]

@@ -67,3 +67,18 @@ def test_call_strings_are_read_back(value):
 def test_refusals(make, message):
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, momentum=0.9), Adam()], ids=repr)
+def test_a_weight_may_get_its_first_gradient_late(optimizer):
+    """It then moves as it would have moved from the start, and one without a gradient stays where it is."""
+    early, late, alone = (torch.nn.Parameter(torch.tensor([1.0])) for _ in range(3))
+    both, single = optimizer.make([early, late]), optimizer.make([alone])
+    early.grad = torch.tensor([2.0])
+    both.step()
+    assert late.item() == 1.0
+    for slope in (0.5, -3.0):
+        late.grad, alone.grad = torch.tensor([slope]), torch.tensor([slope])
+        both.step()
+        single.step()
+    assert late.item() == alone.item() != 1.0
