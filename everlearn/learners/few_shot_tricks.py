@@ -25,8 +25,9 @@ class Finetune:
     """How the encoder is tuned on the rows of a session: `finetune(lr=0.001, steps=20)`.
 
     lr: rate of the encoder; steps: gradient steps in a session, each on all its rows (at most 256 of them, drawn);
-    prototype_lr: rate of what answers (new prototypes, a softmax layer), that of the encoder where it is None; optimizer: "sgd" or "adam"; momentum (of
-    sgd) and weight_decay. Batch norm keeps its statistics and weights, and old prototypes stay where they are.
+    prototype_lr: rate of what answers (new prototypes, or a softmax layer), that of the encoder where it is None; optimizer:
+    "sgd" or "adam"; momentum (of sgd) and weight_decay. Batch norm keeps its statistics and weights, and old prototypes stay
+    where they are.
     """
 
     lr: float = 0.001
