@@ -27,8 +27,8 @@ from everlearn.data.known_sets import cifar100_12k, omniglot_small
 from everlearn.measure.sessions import Sessions
 from everlearn.studies.study import Arm, Claim, Measured, Study
 
-NETWORK = {"characters": "conv_stack(widths=(32, 32, 64, 64))", "photographs": "conv_stack(widths=(32, 64, 96, 128))"}
-EPOCHS = {("characters", "quick"): 6, ("characters", "full"): 8, ("photographs", "full"): 20}
+NETWORK = {"characters": "conv_stack(widths=(32, 32, 64, 64))", "photographs": "conv_stack(widths=(16, 32, 64, 128))"}
+EPOCHS = {("characters", "quick"): 6, ("characters", "full"): 8, ("photographs", "full"): 8}
 SESSIONS = {"quick": 5, "full": 10}
 RATE = "sgd(lr=0.05, momentum=0.9, weight_decay=0.0005)"
 TUNED = "finetune=finetune(lr=0.001, steps=20)"
