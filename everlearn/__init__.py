@@ -57,6 +57,7 @@ _PUBLIC = {
     "SI": "learners.si",
     "Schema": "core.stream",
     "SklearnEstimator": "learners.sklearn_estimator",
+    "Sparse": "learners.sparse",
     "Step": "core.monitor",
     "Store": "core.store",
     "Stream": "core.stream",
