@@ -115,7 +115,7 @@ class Sparse(TaskLearner):
                 f"sparse: growth={growth!r} grows by momentum, and this optimiser keeps none. Use adam() or sgd(momentum=0.9)."
             )
         self.density, self.init, self.growth, self.removal = density, init, growth, removal
-        self.rate, self.schedule, self.update_every, self.task_steps = tuple(rate), schedule, update_every, task_steps
+        self.rate, self.schedule, self.update_every, self.task_steps = rate, schedule, update_every, task_steps
         self.isolate, self.share, self.exact, self.floor = bool(isolate), bool(share), bool(exact), floor
         self.free_weights, self.regrown, self.normalisation = free_weights, regrown, normalisation
         self.head, self.answers, self.infer_task, self.method = head, answers, infer_task, method
@@ -209,13 +209,13 @@ class Sparse(TaskLearner):
         """Every parameter and buffer with which a task is answered, by its name in the model: weights outside the mask are 0."""
         place = self._known(task)
         tensors = {name: tensor.detach() for name, tensor in self._layout.tensors().items()}
-        row = self._layout.row() if place == self.at else self.stored
-        if place == self.at and self._frozen is not None:
-            row = torch.where(
-                self._frozen, self.stored, row
-            )  # a frozen weight answers with its value, however it was trained with
+        row = self.stored
+        if self.mask is not None:  # a frozen weight answers with its value, however it was trained with
+            mine = self.mask if self._frozen is None else self.mask & ~self._frozen
+            row = torch.where(mine, self._layout.row(), self.stored)
         for name, values in zip(self.layers, self._layout.cut(row * self.mask_of(task)), strict=True):
-            tensors[name] = torch.empty_like(tensors[name]).copy_(values)
+            copy = torch.empty_like(tensors[name]).copy_(values)
+            tensors |= dict.fromkeys(self._layout.names[name], copy)
         heads = range(len(self.kept)) if self.answers == "all" else ()
         for other in heads:
             if other not in (self.at, place):

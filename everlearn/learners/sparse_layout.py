@@ -53,21 +53,19 @@ class Layout:
         }
         self.shapes = {name: tuple(weight.shape) for name, weight in found.items()}
         self.size = ends[-1]
+        everywhere = dict(model.named_parameters(remove_duplicate=False))  # a weight that layers share has a name in each
+        self.names = {
+            name: [other for other, tensor in everywhere.items() if tensor is weight] for name, weight in found.items()
+        }
         masked = {id(weight) for weight in self.weights}
         shared = () if own_norms else NORMALISATION
-        norms = {
-            id(tensor) for module in model.modules() if isinstance(module, shared) for tensor in module.state_dict().values()
-        }
-        norms |= {
-            id(p) for module in model.modules() if isinstance(module, shared) for p in module.parameters(recurse=False)
-        }
-        norms |= {id(b) for module in model.modules() if isinstance(module, shared) for b in module.buffers(recurse=False)}
-        tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+        norms = [module for module in model.modules() if isinstance(module, shared)]
+        common = masked | {id(tensor) for module in norms for tensor in (*module.parameters(), *module.buffers())}
         persistent = model.state_dict().keys()
         self.own = [
             name
-            for name, tensor in tensors.items()
-            if name in persistent and id(tensor) not in masked and id(tensor) not in norms and name not in self.head
+            for name, tensor in self.tensors().items()
+            if name in persistent and id(tensor) not in common and name not in self.head
         ]
 
     def tensors(self) -> dict[str, Tensor]:
