@@ -25,7 +25,7 @@ from everlearn.core.random import generator
 from everlearn.learners.sparse_layout import Layout
 from everlearn.learners.sparse_topology import Topology
 from everlearn.nn.growth import moment_of
-from everlearn.nn.masks import Masks
+from everlearn.nn.masks import Masks, highest
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Adam, Optimizer
 
@@ -156,8 +156,6 @@ class Sparse(TaskLearner):
             held |= mask
         self._held = held.to(device)  # (weights,) bool: what tasks other than the open one read
         self._frozen = self._held if self.isolate and bool(held.any()) else None
-        floats = [] if self._frozen is None else [(~part).to(torch.float32) for part in self._layout.cut(self._held)]
-        self._moving = floats or None  # by layer, 1.0 where a gradient is followed
         self._evolves = self.at == len(self.kept)  # a task that was announced again keeps its mask
         columns = self.columns[self.at] if self.at >= 0 else []
         self._columns = torch.tensor(columns, dtype=torch.int64, device=device)
@@ -167,9 +165,17 @@ class Sparse(TaskLearner):
 
     def _activate(self) -> None:
         """Derive what steps need from the open task's mask."""
-        whole = self.mask is None or bool(self.mask.all())
-        self._active = None if whole else [part.to(torch.float32) for part in self._layout.cut(self.mask)]
+        fixed = self.method == "dst" and (self.growth == "none" or not self._evolves)
+        still = torch.zeros_like(self._held) if self._frozen is None else self._frozen
+        if self.mask is not None and fixed:
+            still = still | ~self.mask  # what never moves need not be set to 0 after each step
+        self._moving = self._floats(~still)  # by layer, 1.0 where a gradient is followed; None where it is everywhere
+        self._active = None if self.mask is None or fixed else self._floats(self.mask)
         self._asked: dict[int, dict[str, Tensor]] = {}  # the weights of the task asked about last
+
+    def _floats(self, mask: Tensor) -> list[Tensor] | None:
+        """A mask by layer as numbers to multiply with; None where it leaves all as it is."""
+        return None if bool(mask.all()) else [part.to(torch.float32) for part in self._layout.cut(mask)]
 
     @property
     def model(self) -> nn.Module:
@@ -286,8 +292,7 @@ class Sparse(TaskLearner):
         y = batch.y if isinstance(batch, Batch) else None
         if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.ndim != 1 or self._opens(batch):
             return
-        inside = y[(y >= 0) & (y < self.outputs)]
-        foreign = inside[self._position[inside] < 0]
+        foreign = y[self._position[y.clamp(0, self.outputs - 1)] < 0]  # what is out of range the guard refuses
         if len(foreign):
             raise InputError(
                 f"{self.name}: label {int(foreign[0])} is not among the classes of task {self.order[self.at]}. "
@@ -365,8 +370,7 @@ class Sparse(TaskLearner):
         for mask, used, weight in zip(kept, self._layout.cut(self._held), self._layout.weights, strict=True):
             free = mask & ~used
             many = min(int(free.sum()), round(self.density * mask.numel()))
-            order = weight.abs().masked_fill(~free, -1.0).flatten().argsort(descending=True, stable=True)[:many]
-            mask.copy_((mask & used).flatten().index_fill(0, order, True).view_as(mask))
+            mask.copy_((mask & used) | highest(weight.abs().masked_fill(~free, -1.0), many))
         self._change(flat(kept))
 
     def _change(self, mask: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, check_count, check_range
 from everlearn.nn.growth import GROWTH, REMOVAL, SCHEDULES, growth_score, rate_at, remove, rewire
+from everlearn.nn.masks import highest
 from everlearn.nn.topology import draw_mask, erk_densities, uniform_densities
 
 INITS = ("erk", "uniform", "auto")
@@ -82,10 +83,7 @@ class Topology:
             wanted = torch.rand(taken.shape, generator=random)
             if self.exact:
                 free = int((~taken).sum())
-                order = wanted.masked_fill(taken, 2.0).flatten().argsort(stable=True)
-                mask = torch.zeros(taken.numel(), dtype=torch.bool)
-                mask[order[: min(free, round(share * taken.numel()))]] = True
-                masks.append(mask.reshape(taken.shape))
+                masks.append(highest(-wanted.masked_fill(taken, math.inf), min(free, round(share * taken.numel()))))
             else:
                 masks.append((wanted < share) & ~taken)
         return masks

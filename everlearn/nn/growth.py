@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError
-from everlearn.nn.masks import ROUNDING, drop, grow, removal_rate
+from everlearn.nn.masks import ROUNDING, drop, grow, highest, removal_rate
 
 GROWTH = ("random", "unfired", "gradient", "momentum", "none", "auto")
 REMOVAL = ("magnitude", "sign", "taylor")
@@ -58,11 +58,10 @@ def remove(rule: str, mask: Tensor, weight: Tensor, gradient: Tensor | None, rat
     below = min((count - nothing) // 2, int(negative.sum()))
     above = min(count - nothing - below, int(positive.sum()))
     below = count - nothing - above
-    kept = mask.clone().flatten()
+    removed = torch.zeros_like(mask)
     for side, many in ((zero, nothing), (positive, above), (negative, below)):
-        order = weight.abs().masked_fill(~side, math.inf).flatten().argsort(stable=True)
-        kept[order[:many]] = False
-    return kept.reshape(mask.shape)
+        removed |= highest(-weight.abs().masked_fill(~side, math.inf), many)
+    return mask & ~removed
 
 
 def growth_score(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError
+from everlearn.nn.masks import highest
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -60,9 +61,7 @@ def draw_mask(shape: Sequence[int], density: float, random: torch.Generator, exa
     draws = torch.rand(math.prod(shape), generator=random)
     if not exact:
         return (draws < density).reshape(tuple(shape))
-    mask = torch.zeros(len(draws), dtype=torch.bool)
-    mask[draws.argsort(stable=True)[: round(density * len(draws))]] = True
-    return mask.reshape(tuple(shape))
+    return highest(-draws, round(density * len(draws))).reshape(tuple(shape))
 
 
 def _check(density: float) -> None:

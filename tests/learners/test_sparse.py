@@ -398,6 +398,6 @@ def test_questions_without_a_task_and_unknown_tasks_are_refused():
         learner.predict_in(PROBE, 7)
     with pytest.raises(InputError, match="label 9 is not among the classes of task 1"):
         learner.update(Batch(PROBE, torch.full((16,), 9)))
-    with pytest.raises(InputError, match="names class 40; the network has classes 0..19"):
+    with pytest.raises(InputError, match="names class 40; the network has classes"):
         learner.boundary(Boundary(3, (40,)))
     assert learner.tasks == (0, 1)

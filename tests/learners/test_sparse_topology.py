@@ -70,7 +70,10 @@ def test_an_update_follows_the_rate_of_its_step():
     found = rules.evolve(
         10, mask, weight, used=torch.zeros(20, dtype=torch.bool), gradient=gradient, moment=None, fired=mask, random=source()
     )
-    assert found.nonzero().flatten().tolist() == [*range(1, 10), 19]  # a tenth: the smallest goes, the largest gradient comes
+    assert found.nonzero().flatten().tolist() == [
+        *range(1, 10),
+        19,
+    ]  # a tenth: the smallest goes, the largest gradient comes
     found = rules.evolve(
         0, mask, weight, used=torch.arange(20) > 14, gradient=gradient, moment=None, fired=mask, random=source()
     )

@@ -1,11 +1,15 @@
 """Removal and growth by hand, and masks of one bit per weight and task."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from everlearn.core.errors import ArgumentError
 from everlearn.core.state import capture, load
-from everlearn.nn.masks import Masks, drop, grow, magnitude_mask, removal_rate
+from everlearn.nn.masks import Masks, drop, grow, highest, magnitude_mask, removal_rate
 
 
 def test_smallest_weights_by_hand():
@@ -50,3 +54,16 @@ def test_masks_take_a_bit_each_and_come_back():
     assert torch.equal(other.used(), torch.stack(drawn).any(0))
     with pytest.raises(ArgumentError, match="a mask must have shape"):
         masks.append(drawn[0][:5])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 0.5, 0.5, 2.0, math.inf, -math.inf, math.nan]), min_size=1, max_size=12),
+    st.integers(0, 13),
+)
+def test_the_highest_are_those_that_sorting_finds(values, count):
+    score = torch.tensor(values)
+    order = score.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf).argsort(descending=True, stable=True)
+    expected = torch.zeros(len(values), dtype=torch.bool)
+    expected[order[:count]] = True
+    assert highest(score, count).tolist() == expected.tolist()
