@@ -23,7 +23,8 @@ from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import TaskLearner
 from everlearn.core.random import generator
 from everlearn.learners.sparse_layout import Layout
-from everlearn.learners.sparse_topology import Topology
+from everlearn.learners.sparse_scores import Scores
+from everlearn.learners.sparse_topology import Topology, densities
 from everlearn.nn.growth import moment_of
 from everlearn.nn.masks import Masks, highest
 from everlearn.optim.descent import Descent
@@ -31,7 +32,7 @@ from everlearn.optim.optimizers import SGD, Adam, Optimizer
 
 FLOOR = -1e9  # the score of a class that is not the task's
 CHOICES = {
-    "method": ("dst", "packnet"),
+    "method": ("dst", "packnet", "wsn"),
     "free_weights": ("fresh", "zero"),
     "regrown": ("restore", "zero"),
     "normalisation": ("per_task", "shared"),
@@ -56,7 +57,8 @@ class Sparse(TaskLearner):
     head: rows of the task's "own", dense, or masked and frozen with the other weights ("shared"); answers: among the classes of
     the "task" or "all". Released code has zero, zero, shared, shared, all; each costs accuracy (see the page).
     infer_task: "max_output" takes the task whose network has the largest mean maximum score on the rows asked about.
-    method: "packnet" trains all free weights for half of `task_steps`, keeps the largest, and trains those on.
+    method: "packnet" trains all free weights for half of `task_steps`, keeps the largest, and trains those on; "wsn" learns a score for
+    every weight, used ones too, and takes the highest at each step. With either, growth and removal do nothing.
     floor: of init="auto"; optimizer, seed: as everywhere, the optimiser begins anew with each task.
 
     >>> import torch
@@ -68,14 +70,29 @@ class Sparse(TaskLearner):
     >>> learner.predict_in(torch.ones(1, 4), 0).argmax().item(), int(learner.mask_of(0).sum()), len(learner.layers)
     (0, 8, 1)
 
-    Reference: Yildirim et al. (2024), arXiv 2308.14831; Mallya & Lazebnik (2018), PackNet, arXiv 1711.05769.
+    Reference: Yildirim et al. (2024), arXiv 2308.14831; Mallya & Lazebnik (2018), PackNet, arXiv 1711.05769; Kang et al. (2022),
+    Winning subnetworks, ICML.
     Differs from the paper in: the switches above; growth and removal keep their numbers exactly, whatever the ties; a task that is
     announced again goes on in its own mask, with the weights that no other task reads. A batch that tells another task than the
     open one announces it, with all classes.
     """
 
     name = "sparse"
-    parts = ("descent", "guard", "masks", "order", "columns", "kept", "stored", "mask", "fired", "at", "step", "chosen")
+    parts = (
+        "descent",
+        "guard",
+        "masks",
+        "order",
+        "columns",
+        "kept",
+        "stored",
+        "mask",
+        "fired",
+        "at",
+        "step",
+        "chosen",
+        "scores",
+    )
     needs_boundaries = True
 
     def __init__(
@@ -143,6 +160,10 @@ class Sparse(TaskLearner):
         self.at = -1  # the open task's place in `order`; -1 where none is open
         self.step = 0  # of the open task
         self.chosen: list[dict[str, str]] = []  # how each task's mask was drawn, and how each layer grows last
+        self.scores: Scores | None = None
+        if method == "wsn":
+            shares = densities("uniform" if init == "uniform" else "erk", self._layout.shapes, density)
+            self.scores = Scores(self._layout.shapes, shares, optimizer.lr)
         trained = {id(parameter): place for place, parameter in enumerate(self.descent.parameters)}
         self._places = [trained[id(weight)] for weight in self._layout.weights]
         self.restored()
@@ -306,7 +327,8 @@ class Sparse(TaskLearner):
         dense = [gradients[place] for place in self._places]
         dense = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, dense, strict=True)]
         due = self._evolves and self.topology.due(self.step) and self.method == "dst"
-        seen = [gradient.clone() for gradient in dense] if due and self._moving is not None else dense
+        scored = self.scores is not None and self._evolves
+        seen = [gradient.clone() for gradient in dense] if (due or scored) and self._moving is not None else dense
         if self._moving is not None:
             torch._foreach_mul_(dense, self._moving)
         for place, gradient in zip(self._places, dense, strict=True):
@@ -324,6 +346,8 @@ class Sparse(TaskLearner):
                 self._undo_decay(*before)
             if due:
                 self._rewire(seen)
+            elif scored:
+                self._change(self.scores.step(flat(seen), self._layout.row(), self.mask), self.scores.latent)
             elif self.method == "packnet" and self._evolves and self.step == max(1, self.task_steps // 2):
                 self._prune()
 
@@ -373,10 +397,12 @@ class Sparse(TaskLearner):
             mask.copy_((mask & used) | highest(weight.abs().masked_fill(~free, -1.0), many))
         self._change(flat(kept))
 
-    def _change(self, mask: Tensor) -> None:
-        """Another mask for the open task: what is no longer in it becomes 0, what is new 0 or the frozen value."""
+    def _change(self, mask: Tensor, values: Tensor | None = None) -> None:
+        """Another mask for the open task: what is no longer in it becomes 0, what is new 0, its value or the frozen value."""
         new, lost = mask & ~self.mask, self.mask & ~mask
         row = self._layout.row().masked_fill(lost, 0.0)
+        if values is not None:
+            row = torch.where(new, values, row)
         if self._frozen is not None and self.regrown == "restore":
             row = torch.where(new & self._frozen, self.stored, row)
         self._layout.write(row)
@@ -407,6 +433,9 @@ class Sparse(TaskLearner):
             self.columns.append(sorted(set(classes)) if classes else list(range(self.outputs)))
             if self.method == "packnet":
                 self.mask, init = torch.ones(self._layout.size, dtype=torch.bool, device=device), "dense"
+            elif self.scores is not None:
+                self.scores.begin(self.stored, generator(self.seed, "scores", self.at))
+                self.mask, init = self.scores.mask(), "scores"
             else:
                 used = self._layout.cut(self._held.cpu())
                 init = self.topology.chosen_init(self._layout.shapes, used)

@@ -64,6 +64,7 @@ PROBE = rows(0, 99).x
         {"head": "shared"},
         {"share": False, "density": 0.08},
         {"method": "packnet", "density": 0.08},
+        {"method": "wsn"},
     ],
     ids=str,
 )
@@ -210,6 +211,21 @@ def test_packnet_keeps_the_largest_of_the_free_weights_halfway():
     later = learner.mask_of(1)
     assert (later | ~mask).all()  # all that was learned is read
     assert int(later.sum()) == 2 * int(mask.sum())
+
+
+def test_winning_subnetworks_move_with_every_step_and_read_what_is_frozen():
+    learner = taught(Sparse(network(), method="wsn", density=0.3, init="uniform", optimizer=Adam(lr=0.01)), 1)
+    held = learner.mask_of(0)
+    learner.boundary(Boundary(1, TEN[1]))
+    drawn, stored = learner.mask_of(1), learner.stored.clone()
+    for step in range(12):
+        learner.update(rows(1, step))
+    mask = learner.mask_of(1)
+    assert [int(mask[place].sum()) for place in learner.layers.values()] == [77, 230]  # three tenths of 256 and of 768
+    assert (mask & ~drawn).any() and (mask & held).any()
+    row = torch.cat([learner.weights_of(1)[name].flatten() for name in learner.layers])
+    assert torch.equal(row[mask & held], stored[mask & held]) and not row[~mask].any()
+    assert not torch.equal(row[mask & ~held], stored[mask & ~held])
 
 
 def test_automatic_choices_are_told():
