@@ -16,7 +16,7 @@ from typing import Any
 
 from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
-from everlearn.operating import backup, export, serve, token
+from everlearn.operating import backup, export, serve, teach, token
 
 RUNS = Path("everlearn-runs")
 USUAL = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean"
@@ -288,6 +288,14 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
   everlearn serve "derpp(capacity=500)" --data sales.csv --target bought --model mymodule:build --weights trained.safetensors
   everlearn serve served --host 0.0.0.0 --database postgresql://everlearn@db/served""",
     ),
+    "teach": (
+        teach,
+        """  everlearn teach RUN --class okapi okapi1.jpg okapi2.jpg okapi3.jpg
+  everlearn teach RUN/taught --class tapir tapirs/ --resize
+  everlearn teach RUN/taught --refresh okapi better/*.jpg
+  everlearn teach RUN/taught --remove okapi
+  everlearn serve RUN/taught""",
+    ),
     "export": (export, "  everlearn export served deployed.parquet\n  everlearn compare deployed.parquet"),
     "backup": (backup, "  everlearn backup served backups/monday\n  everlearn serve backups/monday"),
     "token": (
@@ -306,6 +314,7 @@ PLACES = {
     "show": "NAME",
     "cite": "NAME",
     "serve": "WHAT",
+    "teach": "FOLDER --class NAME IMAGE...",
     "export": "FOLDER OUTPUT",
     "backup": "FOLDER TARGET",
     "token": "FOLDER NAME",
@@ -314,8 +323,19 @@ PLACES = {
 KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"
 SWITCHES = {
     "resume": (True, "go on where the same command stopped"),
+    "resize": (False, "bring images of another size to that of the model"),
     "baselines": (True, "add frozen, fine_tune and retrain where they are not named"),
     "json": (False, "print one JSON document and nothing else"),
+}
+
+ROWS = "image files, folders of them, npz files or tables"
+LESSONS = {  # what `teach` can be asked for: a name, with the rows behind it
+    "add": ("--class", {"nargs": "+", "metavar": ("NAME", "ROWS"), "help": f"the new class, and its rows: {ROWS}"}),
+    "refresh": (
+        "--refresh",
+        {"nargs": "+", "metavar": ("NAME", "ROWS"), "help": "learn a known class anew, from these rows alone"},
+    ),
+    "remove": ("--remove", {"metavar": "NAME", "help": "never answer with a class again"}),
 }
 
 
@@ -353,7 +373,12 @@ def parser() -> Any:
             part.add_argument("source", nargs="?", metavar="STREAM", default=SUPPRESS, help=told)
         if verb == "list":
             part.add_argument("kind", nargs="?", default="all", help=KINDS)
-        part.add_function_arguments(function, as_group=False, as_positional=True, skip={*SWITCHES, "source", "kind"})
+        part.add_function_arguments(
+            function, as_group=False, as_positional=True, skip={*SWITCHES, "source", "kind", *LESSONS}
+        )
+        for name, (flag, settings) in LESSONS.items():
+            if name in parameters:
+                part.add_argument(flag, **settings)
         for name, (default, told) in SWITCHES.items():
             if name in parameters:
                 part.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=default, help=told)
@@ -366,6 +391,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(None if arguments is None else list(arguments))
     settings = dict(given[given.verb])
     settings.pop("config", None)
+    if "class" in settings:  # a word that Python keeps for itself
+        settings["add"] = settings.pop("class")
     try:
         with plain_warnings():
             return EXAMPLES[given.verb][0](**settings)

@@ -1,4 +1,4 @@
-"""The verbs of those who operate a server: serve, export, backup, token."""
+"""The verbs of those who operate a model: serve, teach, export, backup, token."""
 
 from pathlib import Path
 
@@ -76,6 +76,43 @@ def serve(
         key=key,
         announce=lambda line: print(line, flush=True),
     )
+    return 0
+
+
+def teach(
+    folder: str,
+    output: str | None = None,
+    learner: str | None = None,
+    seed: int = 0,
+    *,
+    add: list[str] | None,
+    refresh: list[str] | None,
+    remove: str | None,
+    resize: bool,
+    json: bool,
+) -> int:
+    """Teach a trained few_shot model one more class from a few labelled images, or take a class away.
+
+    Args:
+        folder: the folder of a run or comparison of few_shot, or of earlier lessons
+        output: where lessons are kept (default: FOLDER/taught, or FOLDER where that holds lessons already)
+        learner: which learner of a comparison (default: the one that it recommends)
+        seed: of the run of a comparison
+    """
+    from everlearn.comparison.job import reach
+    from everlearn.serve.teach import sentences
+    from everlearn.serve.teach import teach as teach_class
+
+    reach(["", str(Path.cwd())])
+    names = {"add": add, "refresh": refresh}
+    given = {key: words[0] if words else None for key, words in names.items()}
+    files = [file for words in names.values() for file in (words or [])[1:]]
+    places = {"output": output, "learner": learner, "seed": seed}
+    found = teach_class(folder, **given, remove=remove, files=files, resize=resize, **places)
+    if json:
+        return print_json(found)
+    for line in sentences(found):
+        say(line)
     return 0
 
 

@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy
 import pytest
+from PIL import Image
 
-from everlearn import Client
+from everlearn import Client, load
 from everlearn.cli import main
 
 MODEL = ["--model", "mlp(hidden=(8,))"]
@@ -97,6 +99,9 @@ def test_an_open_address_without_a_token_is_refused_before_anything_is_made(here
         (["serve", "replay", "--data", "iris", "--engine", "rya"], 2, "local, ray"),
         (["export", "nowhere", "log.parquet"], 4, "server.json"),
         (["backup", "nowhere", "copy"], 4, "server.json"),
+        (["teach", "nowhere", "--class", "okapi", "okapi.png"], 4, "no such folder"),
+        (["teach", "."], 2, "--class NAME, --refresh NAME and --remove NAME"),
+        (["teach", ".", "--class", "okapi", "a.png", "--refresh", "gnu", "b.png"], 2, "name one of"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -106,7 +111,7 @@ def test_what_is_mistyped_is_refused_in_one_sentence(here, capsys, words, code, 
     assert error.startswith("everlearn: ") and told in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", ["serve", "export", "backup", "token"])
+@pytest.mark.parametrize("verb", ["serve", "teach", "export", "backup", "token"])
 def test_help_shows_how_it_is_typed(verb, capsys):
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"])
@@ -121,3 +126,26 @@ def test_a_log_kept_elsewhere_is_not_copied_from_here(here, capsys):
     Path("s/server.json").write_text(json.dumps(record))
     assert main(["backup", "s", "copy"]) == 4
     assert "pg_dump" in capsys.readouterr().err
+
+
+def test_a_model_is_taught_on_the_command_line_and_by_a_configuration(here, capsys):
+    digits = load("digits")
+    numpy.savez("rows.npz", x=digits.x[digits.y == 9][:5].numpy())
+    stream = "few_shot(digits, base_classes=5, way=1, sessions=1)"
+    assert main(["run", "few_shot", stream, *MODEL, "--folder", "r"]) == 0
+    folder = str(next(Path("r/runs").glob("few-shot*/seed-0")))
+    capsys.readouterr()
+    assert main(["teach", folder, "--class", "okapi", "rows.npz"]) == 0
+    told = capsys.readouterr().out
+    assert "learned 'okapi' from 5 rows in " in told and "accuracy now: not known" in told
+    assert main(["teach", folder, "--remove", "okapi", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["action"], found["class"], found["lesson"]) == ("remove", "okapi", 2) and "okapi" not in found["classes"]
+    Path("c.yaml").write_text(json.dumps({"folder": folder, "class": ["okapi", "rows.npz"], "output": "o"}))
+    assert main(["teach", "--config", "c.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == "o"
+    assert main(["teach", folder, "--refresh", "okapi", "rows.npz"]) == 3
+    assert "unknown class 'okapi'" in capsys.readouterr().err
+    Image.new("RGB", (4, 4)).save("okapi.png")
+    assert main(["teach", folder, "--class", "gnu", "okapi.png"]) == 3
+    assert "okapi.png is an image, and this model takes rows of shape [64]" in capsys.readouterr().err
