@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from everlearn.core.errors import ArgumentError, InputError
+from everlearn.core.errors import ArgumentError, InputError, check_range
 from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.flat import flat
 from everlearn.core.guard import Guard, count_outputs
@@ -24,6 +24,7 @@ from everlearn.core.learner import TaskLearner
 from everlearn.core.random import generator
 from everlearn.learners.sparse_layout import Layout
 from everlearn.learners.sparse_scores import Scores
+from everlearn.learners.sparse_steps import BestPass, Steps
 from everlearn.learners.sparse_topology import Topology, densities
 from everlearn.nn.growth import moment_of
 from everlearn.nn.masks import Masks, highest
@@ -39,7 +40,10 @@ CHOICES = {
     "head": ("own", "shared"),
     "answers": ("task", "all"),
     "infer_task": (None, "max_output"),
+    "keep": ("last", "best_train"),
 }
+DECAYED = 0.1  # of the rate is left at each point of `decay`
+OPEN = ("mask", "fired", "at", "step", "chosen", "scores", "best")  # state of the open task
 
 
 class Sparse(TaskLearner):
@@ -59,7 +63,9 @@ class Sparse(TaskLearner):
     infer_task: "max_output" takes the task whose network has the largest mean maximum score on the rows asked about.
     method: "packnet" trains all free weights for half of `task_steps`, keeps the largest, and trains those on; "wsn" learns a score for
     every weight, used ones too, and takes the highest at each step. With either, growth and removal do nothing.
-    floor: of init="auto"; optimizer, seed: as everywhere, the optimiser begins anew with each task.
+    decay: shares of `task_steps` after which the rate falls tenfold, (0.5, 0.75) in released code; keep: "last", or "best_train", the
+    weights and mask after the pass with the most right answers (released code; needs boundaries with the rows). floor: of
+    init="auto"; optimizer, seed: as everywhere, the optimiser begins anew with each task.
 
     >>> import torch
     >>> from everlearn import Batch, Boundary, Sparse
@@ -78,21 +84,7 @@ class Sparse(TaskLearner):
     """
 
     name = "sparse"
-    parts = (
-        "descent",
-        "guard",
-        "masks",
-        "order",
-        "columns",
-        "kept",
-        "stored",
-        "mask",
-        "fired",
-        "at",
-        "step",
-        "chosen",
-        "scores",
-    )
+    parts = ("descent", "guard", "masks", "order", "columns", "kept", "stored", *OPEN)
     needs_boundaries = True
 
     def __init__(
@@ -118,11 +110,13 @@ class Sparse(TaskLearner):
         infer_task: str | None = None,
         method: str = "dst",
         floor: float = 0.2,
+        decay: tuple[float, ...] = (),
+        keep: str = "last",
         optimizer: Optimizer = Adam(),
         seed: int = 0,
     ):
         given = {"method": method, "free_weights": free_weights, "regrown": regrown, "normalisation": normalisation}
-        given |= {"head": head, "answers": answers, "infer_task": infer_task}
+        given |= {"head": head, "answers": answers, "infer_task": infer_task, "keep": keep}
         for argument, value in given.items():
             if value not in CHOICES[argument]:
                 known = ", ".join(map(repr, CHOICES[argument]))
@@ -136,6 +130,11 @@ class Sparse(TaskLearner):
         self.isolate, self.share, self.exact, self.floor = bool(isolate), bool(share), bool(exact), floor
         self.free_weights, self.regrown, self.normalisation = free_weights, regrown, normalisation
         self.head, self.answers, self.infer_task, self.method = head, answers, infer_task, method
+        if not isinstance(decay, (tuple, list)):
+            raise ArgumentError(f"sparse: decay must be shares of a task, got {decay!r}. Use decay=(0.5, 0.75), or ().")
+        for share in decay:
+            check_range(self.name, "decay", share, 0.0, 1.0)
+        self.decay, self.keep = decay, keep
         self.optimizer = optimizer
         self.seed = seed
         self.infers_task = infer_task is not None
@@ -164,8 +163,8 @@ class Sparse(TaskLearner):
         if method == "wsn":
             shares = densities("uniform" if init == "uniform" else "erk", self._layout.shapes, density)
             self.scores = Scores(self._layout.shapes, shares, optimizer.lr)
-        trained = {id(parameter): place for place, parameter in enumerate(self.descent.parameters)}
-        self._places = [trained[id(weight)] for weight in self._layout.weights]
+        self.best = BestPass() if keep == "best_train" else None
+        self._steps = Steps(self.descent, self._layout, masks_momentum=growth not in ("momentum", "auto"))
         self.restored()
 
     def restored(self) -> None:
@@ -190,13 +189,8 @@ class Sparse(TaskLearner):
         still = torch.zeros_like(self._held) if self._frozen is None else self._frozen
         if self.mask is not None and fixed:
             still = still | ~self.mask  # what never moves need not be set to 0 after each step
-        self._moving = self._floats(~still)  # by layer, 1.0 where a gradient is followed; None where it is everywhere
-        self._active = None if self.mask is None or fixed else self._floats(self.mask)
+        self._steps.allow(still, None if fixed else self.mask, self._frozen, self._columns)
         self._asked: dict[int, dict[str, Tensor]] = {}  # the weights of the task asked about last
-
-    def _floats(self, mask: Tensor) -> list[Tensor] | None:
-        """A mask by layer as numbers to multiply with; None where it leaves all as it is."""
-        return None if bool(mask.all()) else [part.to(torch.float32) for part in self._layout.cut(mask)]
 
     @property
     def model(self) -> nn.Module:
@@ -295,13 +289,19 @@ class Sparse(TaskLearner):
         self._asked = {}
         columns = self.columns[self.at]
         y = self._position[batch.y]
+        scores = y
 
         def loss() -> Tensor:
+            nonlocal scores
             scores = self.model(batch.x)
             return cross_entropy(scores if len(columns) == scores.shape[1] else scores[:, self._columns], y)
 
         value, gradients = self.descent.gradients(loss)
-        self._follow(list(gradients))
+        self._follow(gradients)
+        if self.best is not None:
+            right = scores.detach()[:, self._columns].argmax(1) == y
+            if self.best.count(int(right.sum()), len(y)):
+                self.best.put(self._layout.row(), self.mask, self._layout.private(self._columns))
         return {"loss": value}
 
     def _opens(self, batch: Batch) -> bool:
@@ -320,54 +320,21 @@ class Sparse(TaskLearner):
                 "Announce a task with Boundary(task, classes=...)."
             )
 
-    def _follow(self, gradients: list[Tensor | None]) -> None:
+    def _follow(self, gradients: Sequence[Tensor | None]) -> None:
         """One step of the weights that may move, and where it is due one of the topology."""
         self.step += 1
-        weights = self._layout.weights
-        dense = [gradients[place] for place in self._places]
-        dense = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, dense, strict=True)]
+        if self.decay:
+            self.descent.scale(DECAYED ** sum(self.step > share * self.task_steps for share in self.decay))
         due = self._evolves and self.topology.due(self.step) and self.method == "dst"
-        scored = self.scores is not None and self._evolves
-        seen = [gradient.clone() for gradient in dense] if (due or scored) and self._moving is not None else dense
-        if self._moving is not None:
-            torch._foreach_mul_(dense, self._moving)
-        for place, gradient in zip(self._places, dense, strict=True):
-            gradients[place] = gradient
-        decays = self.optimizer.weight_decay > 0
-        before = self._standing() if decays else None
-        self.descent.follow(gradients)
+        scored = self._evolves and self.scores is not None
+        dense = self._steps.take(gradients, wanted=due or scored)
         with torch.no_grad():
-            if self._active is not None:
-                torch._foreach_mul_(weights, self._active)
-                if isinstance(self.optimizer, SGD) and self.optimizer.momentum and self.growth not in ("momentum", "auto"):
-                    state = self.descent.optimizer.state
-                    torch._foreach_mul_([state[weight]["momentum_buffer"] for weight in weights], self._active)
-            if before is not None:
-                self._undo_decay(*before)
             if due:
-                self._rewire(seen)
+                self._rewire(dense)
             elif scored:
-                self._change(self.scores.step(flat(seen), self._layout.row(), self.mask), self.scores.latent)
+                self._change(self.scores.step(flat(dense), self._layout.row(), self.mask), self.scores.latent)
             elif self.method == "packnet" and self._evolves and self.step == max(1, self.task_steps // 2):
                 self._prune()
-
-    def _standing(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Copies of the masked weights and of the head."""
-        tensors = self._layout.tensors()
-        return (
-            [weight.detach().clone() for weight in self._layout.weights],
-            [tensors[name].detach().clone() for name in self._layout.head],
-        )
-
-    def _undo_decay(self, weights: Sequence[Tensor], head: Sequence[Tensor]) -> None:
-        """Put frozen weights and other tasks' rows of the head back to what they were before the step."""
-        if self._frozen is not None:
-            for weight, before, frozen in zip(self._layout.weights, weights, self._layout.cut(self._frozen), strict=True):
-                weight.copy_(torch.where(frozen, before, weight))
-        tensors = self._layout.tensors()
-        for name, before in zip(self._layout.head, head, strict=True):
-            before[self._columns] = tensors[name][self._columns]
-            tensors[name].copy_(before)
 
     def _rewire(self, gradients: Sequence[Tensor]) -> None:
         """Removal and growth in every layer."""
@@ -417,7 +384,12 @@ class Sparse(TaskLearner):
             raise InputError(
                 f"{self.name}: the boundary names class {wrong[0]}; the network has classes 0..{self.outputs - 1}."
             )
+        best = None
+        if self.best is not None:
+            best = BestPass()
+            best.hear(self.name, boundary)
         self._end()
+        self.best = best
         self._begin(len(self.order) if boundary.task is None else boundary.task, boundary.classes)
 
     def _begin(self, task: int, classes: Sequence[int]) -> None:
@@ -461,12 +433,13 @@ class Sparse(TaskLearner):
         """Close the open task: what it learned joins the store."""
         if self.mask is None:
             return
-        row = self._layout.row()
-        mine = self.mask if self._frozen is None else self.mask & ~self._frozen
+        row, mask, private = self._layout.row(), self.mask, self._layout.private(self._columns)
+        if self.best is not None and self.best.row is not None:
+            row, mask, private = self.best.row, self.best.mask, self.best.private
+        mine = mask if self._frozen is None else mask & ~self._frozen
         self.stored = torch.where(mine, row, self.stored)
-        private = self._layout.private(self._rows(self.at))
         if self._evolves:
-            self.masks.append(self.mask.cpu())
+            self.masks.append(mask.cpu())
             self.kept.append(private)
         else:
             self.kept[self.at] = private

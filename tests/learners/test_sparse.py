@@ -43,7 +43,7 @@ def taught(learner, number, steps=12, shape=(8,)):
 
 
 def teach(learner, task, steps=12, shape=(8,)):
-    learner.boundary(Boundary(task, TEN[task]))
+    learner.boundary(Boundary(task, TEN[task], rows(task, shape=shape)))
     for step in range(steps):
         learner.update(rows(task, step, shape=shape))
 
@@ -228,6 +228,20 @@ def test_winning_subnetworks_move_with_every_step_and_read_what_is_frozen():
     assert not torch.equal(row[mask & ~held], stored[mask & ~held])
 
 
+def test_the_rate_falls_tenfold_at_its_shares_of_a_task():
+    def moved(decay):
+        learner = Sparse(network(), growth="none", task_steps=4, decay=decay, optimizer=SGD(lr=0.1))
+        learner.boundary(Boundary(0, TEN[0]))
+        found = []
+        for step in range(4):
+            learner.update(rows(0, step))
+            found.append(learner.descent.factor)
+        return found
+
+    assert moved((0.5, 0.75)) == pytest.approx([1.0, 1.0, 0.1, 0.01])
+    assert moved(()) == [1.0] * 4
+
+
 def test_automatic_choices_are_told():
     learner = Sparse(network(), init="auto", growth="auto", density=0.3, floor=0.4, **SHORT)
     taught(learner, 5)
@@ -257,6 +271,8 @@ SWITCHES = {
     "answers": "all",
     "infer_task": "max_output",
     "method": "packnet",
+    "decay": (0.5, 0.75),
+    "keep": "best_train",
     "seed": 1,
     "optimizer": Adam(lr=0.01),
 }
@@ -266,7 +282,7 @@ SWITCHES = {
 def test_every_switch_changes_the_outcome(switch):
     def scores(**switches):
         learner = taught(Sparse(network(), **{**BASE, **SHORT, **switches}), 3)
-        learner.boundary(Boundary(3, TEN[3]))
+        learner.boundary(Boundary(3, TEN[3], rows(3)))
         try:
             inferred = learner.predict(PROBE)
         except InputError:
@@ -388,6 +404,9 @@ def test_it_learns_tasks_of_digits_and_forgets_nothing():
         ({"rate": (0.5, 2.0)}, "rate must be"),
         ({"rate": 0.5}, r"rate must be \(first, last\)"),
         ({"update_every": 0}, "update_every must be"),
+        ({"decay": 0.5}, "decay must be shares of a task"),
+        ({"decay": (0.5, 1.5)}, "decay must be"),
+        ({"keep": "first"}, "keep must be one of 'last', 'best_train'"),
         ({"head": "none"}, "head must be one of 'own', 'shared', got 'none'"),
         ({"infer_task": "best"}, "infer_task must be one of None, 'max_output'"),
         ({"growth": "momentum", "optimizer": SGD()}, "this optimiser keeps none"),
