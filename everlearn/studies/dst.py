@@ -41,6 +41,7 @@ DENSITIES = (0.02, 0.05, MAIN, 0.5)
 INITS = {"erk": "Erdos-Renyi", "uniform": "uniform"}
 GROWTH = ("none", "random", "unfired", "gradient", "momentum")
 TUNED = tuple({"lr": lr, "norms": norms} for lr in (0.0003, 0.001, 0.003) for norms in ("per_task", "shared"))
+BY_DENSITY, IN_USE = "Accuracy against density", "Share of the weights in use, over the tasks (density 0.2)"
 UNTUNED = ({"lr": 0.001, "norms": "per_task"},)
 
 
@@ -127,6 +128,8 @@ class SparseStudy(Study):
         "seconds": "seconds of a run of ten tasks (quick: six)",
     }
 
+    axes: ClassVar[Mapping[str, str]] = {BY_DENSITY: "density (logarithmic)"}
+
     def seeds(self, scale: str) -> tuple[int, ...]:
         """Three draws of classes, network and masks."""
         return tuple(range(3))
@@ -194,9 +197,9 @@ class SparseStudy(Study):
             used = _used(learner)
             scores["used"] = used[-1][1]
             if arm in (SYSTEM, label_of("uniform", "random"), "nothing shared", "automatic", "PackNet", "WSN"):
-                curves["Share of the weights in use, over the tasks (density 0.2)"] = used
+                curves[IN_USE] = used
         if arm in GRID or arm in AUTO:
-            curves["Accuracy against density"] = by_density
+            curves[BY_DENSITY] = by_density
         return Measured(scores, curves if scale == "full" else {})
 
 

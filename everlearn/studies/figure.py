@@ -87,6 +87,9 @@ def _curve(axes: Any, record: dict[str, Any], name: str) -> None:
         if len(arms) <= FEW:
             axes.fill_between(x, low, high, color=hue, alpha=0.12, linewidth=0)
     axes.set_title(name, loc="left", fontsize=10)
-    axes.set_xlabel("tasks")
+    along = record.get("axes", {}).get(name, "tasks")
+    axes.set_xlabel(along)
+    if "logarithmic" in along:
+        axes.set_xscale("log")
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.grid(alpha=0.25)

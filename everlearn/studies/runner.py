@@ -106,6 +106,7 @@ def run_study(
         "title": study.title,
         "reference": study.reference,
         "measures": {name: told for name, told in study.measures.items() if any(name in row["measures"] for row in rows)},
+        "axes": dict(study.axes),
         "scale": scale,
         "seeds": list(reported),
         "tuning_seeds": list(TUNING_SEEDS),

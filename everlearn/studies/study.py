@@ -85,6 +85,7 @@ class Study(ABC):
     title: ClassVar[str]
     reference: ClassVar[str]
     measures: ClassVar[Mapping[str, str]]  # name -> what it is in words; arms are tuned by the first, larger is better
+    axes: ClassVar[Mapping[str, str]] = {}  # curve -> what lies along it, where that is not tasks
 
     @abstractmethod
     def seeds(self, scale: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from everlearn.studies.figure import draw
+from everlearn.studies.figure import _curve, draw
 
 
 def test_the_figure_grows_with_the_arms(tmp_path):
@@ -33,3 +33,24 @@ def test_every_measure_and_every_curve_has_a_panel(tmp_path):
             sizes.append(image.size)
     assert sizes[1][0] > 1.5 * sizes[0][0] and sizes[1][1] == sizes[0][1]
     assert sizes[2][1] > 1.5 * sizes[1][1]
+
+
+def test_a_curve_says_what_lies_along_it():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    arm = {
+        "label": "sparse",
+        "role": "system",
+        "measures": {},
+        "curves": {"by density": [[0.1, 0.2, 0.1, 0.3], [1.0, 0.4, 0.3, 0.5]]},
+    }
+    record = {"arms": [arm], "axes": {"by density": "density (logarithmic)"}}
+    figure, (told, plain) = pyplot.subplots(1, 2)
+    _curve(told, record, "by density")
+    _curve(plain, {"arms": [arm]}, "by density")
+    assert (told.get_xlabel(), told.get_xscale()) == ("density (logarithmic)", "log")
+    assert (plain.get_xlabel(), plain.get_xscale()) == ("tasks", "linear")
+    pyplot.close(figure)
