@@ -53,6 +53,7 @@ class Stream(ABC):
     deployed: the number of events after which the model counts as deployed (what comes before is its first training);
     headline: what a learner is judged by, "held_out" (average accuracy over the held-out sets at the end) or "prequential"
     (accuracy of predictions made before their answers were learned from, after deployment);
+    base_classes: where a base session is followed by sessions of a few rows each, the classes of the base session; () elsewhere;
     changes: event numbers at which the world is known to change, for charts and for judging drift alarms, never told learners.
     """
 
@@ -63,6 +64,7 @@ class Stream(ABC):
     boundaries: bool = False
     deployed: int = 0
     headline: str = "held_out"
+    base_classes: tuple[int, ...] = ()
     changes: tuple[int, ...] = ()
 
     @abstractmethod

@@ -126,6 +126,7 @@ class FewShotStream(Stream):
         self.checkpoints = self._events.checkpoints
         self.changes = self._events.changes
         self.deployed = self._events.deployed
+        self.base_classes = self._classes[0]
 
     def __len__(self) -> int:
         return len(self._events)

@@ -9,14 +9,18 @@ from everlearn.measure.matrix import AccuracyMatrix
 from everlearn.measure.memory_use import MemoryUse
 from everlearn.measure.plasticity import Plasticity
 from everlearn.measure.prequential import Prequential
+from everlearn.measure.sessions import Sessions
 
 
 def standard(stream: Stream) -> list[Monitor]:
-    """New monitors for one run over a stream: the accuracy matrix where there are held-out sets and checkpoints, drift where
-    the learner is judged by its answers on the stream; the others always."""
+    """New monitors for one run over a stream: the accuracy matrix where there are held-out sets and checkpoints, and with it
+    accuracy by session where few-shot sessions follow a base session; drift where the learner is judged by its answers on the stream;
+    the others always."""
     monitors: list[Monitor] = [Prequential()]
     if len(stream.held_out) and len(stream.checkpoints):
         monitors.append(AccuracyMatrix())
+        if stream.base_classes:
+            monitors.append(Sessions())
     monitors += [KnowledgeAccumulation(), Plasticity()]
     if stream.headline == "prequential":
         monitors.append(DriftMonitor())

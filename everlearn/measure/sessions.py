@@ -47,6 +47,7 @@ class Sessions(Monitor):
     Figures, one number for each session: all, base, new and harmonic_mean (None until a new class has come), classes (how many
     were seen); average and performance_drop of `all`, None before the first checkpoint. Curve, at checkpoints: all, base, new,
     harmonic_mean. Classes announced by a boundary, and those of labelled rows, have come; test rows of others do not count.
+    `measure.monitors.standard` has it for streams that name `base_classes`.
 
     >>> import torch
     >>> from everlearn import FewShot, load, run

@@ -32,6 +32,8 @@ def names(stream):
 
 def test_which_monitors_there_are(incremental):
     assert names(incremental()) == ["prequential", "matrix", "accumulation", "plasticity", "memory", "cost"]
+    assert names(incremental(base_classes=(0,)))[:3] == ["prequential", "matrix", "sessions"]
+    assert "sessions" not in names(incremental(base_classes=(0,), held_out=()))
     assert names(incremental(headline="prequential")) == [
         "prequential", "matrix", "accumulation", "plasticity", "drift", "memory", "cost",
     ]  # fmt: skip

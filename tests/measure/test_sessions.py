@@ -134,6 +134,10 @@ def test_over_a_run_prototypes_keep_the_base_and_plain_steps_lose_it():
     assert kept["harmonic_mean"][-1] > lost["harmonic_mean"][-1] + 0.1
 
 
-def test_it_is_asked_for_by_those_who_want_it(incremental):
+def test_it_belongs_to_streams_of_few_shot_sessions_and_to_no_others(incremental):
+    stream = few_shot(load("digits"), base_classes=6, way=2, sessions=2)
+    assert stream.base_classes == stream.classes_of(0)
+    assert "sessions" in [monitor.name for monitor in standard(stream)]
     assert "sessions" not in [monitor.name for monitor in standard(incremental())]
+    assert incremental().base_classes == ()
     assert not Sessions().wants_prediction(Boundary(0))
