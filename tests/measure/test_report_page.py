@@ -60,6 +60,10 @@ def pages(made):
     return {name: render(record) for name, record in made.items()}
 
 
+def test_no_page_of_other_streams_speaks_of_few_shot_sessions(pages):
+    assert not [name for name, page in pages.items() if "Few-shot sessions" in page]
+
+
 def words_of(text):
     return " ".join("".join(Reader(text).text).split())
 

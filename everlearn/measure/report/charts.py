@@ -15,11 +15,13 @@ from everlearn.measure.report.curve_charts import drift, held_out, memory, plast
 from everlearn.measure.report.palette import looks_of
 from everlearn.measure.report.reading import PREQUENTIAL, ranked, role
 from everlearn.measure.report.scene import Chart, Scene
+from everlearn.measure.report.sessions import sessions
 from everlearn.measure.report.words import verdict_of
 
 LEARNERS = 16  # learners in one chart
 MAKERS = (
     held_out,
+    sessions,
     accumulation,
     prequential,
     cost,

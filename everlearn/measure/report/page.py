@@ -20,6 +20,7 @@ from everlearn.measure.report.palette import looks_of
 from everlearn.measure.report.plain_table import plain_table
 from everlearn.measure.report.plain_words import QUESTION
 from everlearn.measure.report.reading import find, mean, role
+from everlearn.measure.report.sessions import sessions_table
 from everlearn.measure.report.table import cell, columns_of, lines
 from everlearn.measure.report.words import score_in_words, sentences, verdict_of, verdict_sentence
 
@@ -55,6 +56,7 @@ def render(record: Mapping[str, Any]) -> str:
         answers=sentences(record),
         plain_question=QUESTION,
         plain=plain_table(record),
+        sessions=sessions_table(record),
         columns=columns_of(record),
         lines=lines(record),
         score=score_in_words(record),
