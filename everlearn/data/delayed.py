@@ -57,6 +57,7 @@ class Delayed(Stream):
         self.held_out = stream.held_out
         self.boundaries = stream.boundaries
         self.headline = stream.headline
+        self.base_classes = stream.base_classes
         self._late = stream.deployed  # the first source event whose answer is late
         sizes = numpy.array(event_sizes(stream), dtype=numpy.int64)
         self._starts = numpy.concatenate([[0], sizes.cumsum()])

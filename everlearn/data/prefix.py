@@ -33,6 +33,7 @@ class Prefix(Stream):
         self.held_out = stream.held_out
         self.boundaries = stream.boundaries
         self.headline = stream.headline
+        self.base_classes = stream.base_classes
         self.deployed = min(stream.deployed, events)
         self.changes = tuple(event for event in stream.changes if event < events)
         last = (events,) if len(stream.held_out) else ()

@@ -237,11 +237,6 @@ class Sparse(TaskLearner):
         for name, values in zip(self.layers, self._layout.cut(row * self.mask_of(task)), strict=True):
             copy = torch.empty_like(tensors[name]).copy_(values)
             tensors |= dict.fromkeys(self._layout.names[name], copy)
-        heads = range(len(self.kept)) if self.answers == "all" else ()
-        for other in heads:
-            if other not in (self.at, place):
-                head = {name: value for name, value in self.kept[other].items() if name in self._layout.head}
-                self._layout.put(tensors, head, self._rows(other))
         if place != self.at:
             self._layout.put(tensors, self.kept[place], self._rows(place))
         return tensors

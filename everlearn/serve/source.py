@@ -5,7 +5,7 @@ data nor the run that it came from.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -43,7 +43,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Source:
-    """A learner as it is to be served first, and what it can be made from again."""
+    """A learner as it is to be served first, and what it can be made from again.
+
+    outputs: how many of the classes its network was built for, the first ones; a learner that was taught more knows the others too.
+    """
 
     served: Served
     spec: InputSpec
@@ -51,12 +54,13 @@ class Source:
     model: str
     seed: int
     origin: str
+    outputs: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What server.json keeps of it."""
         return {
             "format": FORMAT, "learner": self.learner, "model": self.model, "seed": self.seed, "origin": self.origin,
-            "spec": self.spec.to_json(),
+            "spec": self.spec.to_json(), "outputs": self.outputs,
         }  # fmt: skip
 
 
@@ -139,8 +143,10 @@ def _of_run(folder: Path) -> Source:
         raise StateError(f"{folder} holds no snapshot; run it to its end first.")
     stream = build_stream(stream_name, seed)
     served = build_learner(text, stream, model, seed)
-    served.load_state_dict(found[1]["learner"])
-    return Source(served, InputSpec.of(served, stream.schema), text, model, seed, str(folder))
+    state = found[1]
+    served.load_state_dict(state["learner"])
+    schema = replace(stream.schema, classes=tuple(state.get("classes", stream.schema.classes)))  # more, where it was taught
+    return Source(served, InputSpec.of(served, schema), text, model, seed, str(folder), stream.schema.outputs)
 
 
 def _of_call(text: str, data: str | None, target: str | None, model: str, seed: int) -> Source:
@@ -175,9 +181,10 @@ def _made(text: str, stream: Stream, model: str, seed: int) -> Served:
 def remade(folder: Path) -> Source:
     """The learner of a server's folder, made again as it was before it learned. Its version 0 is in the folder."""
     record = record_of(folder)
-    spec = InputSpec.from_json(record["spec"])
-    served = _made(record["learner"], Sketch(spec.schema), record["model"], record["seed"])
-    return Source(served, spec, record["learner"], record["model"], record["seed"], record["origin"])
+    spec, outputs = InputSpec.from_json(record["spec"]), record.get("outputs")
+    built = replace(spec.schema, classes=spec.classes[:outputs])
+    served = _made(record["learner"], Sketch(built), record["model"], record["seed"])
+    return Source(served, spec, record["learner"], record["model"], record["seed"], record["origin"], outputs)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

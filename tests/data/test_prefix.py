@@ -6,6 +6,7 @@ import torch
 from everlearn.core.errors import ArgumentError
 from everlearn.core.events import Boundary
 from everlearn.data.delayed import delayed
+from everlearn.data.few_shot import few_shot
 from everlearn.data.prefix import prefix
 from everlearn.data.prequential import prequential
 from everlearn.data.split import split
@@ -54,3 +55,9 @@ def test_wrong_arguments_are_refused(digits, events):
         prefix(split(digits), events)
     with pytest.raises(ArgumentError, match="must be a stream, got digits"):
         prefix(digits, 5)
+
+
+def test_few_shot_sessions_stay_such(digits):
+    whole = few_shot(digits, base_classes=6, way=2, sessions=2)
+    assert prefix(whole, 10).base_classes == delayed(whole, delay=3).base_classes == whole.classes_of(0)
+    assert prefix(split(digits), 10).base_classes == ()

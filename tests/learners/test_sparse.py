@@ -159,6 +159,27 @@ def test_weights_outside_the_mask_are_zero_after_every_step():
             assert not row[~learner.mask_of(task)].any()
 
 
+def test_what_has_been_active_in_a_task_is_remembered():
+    learner = Sparse(network(), growth="unfired", **SHORT)
+    learner.boundary(Boundary(0, TEN[0]))
+    union = learner.mask_of(0)
+    for step in range(12):
+        learner.update(rows(0, step))
+        union = union | learner.mask_of(0)
+        assert torch.equal(learner.fired, union)
+    assert int(union.sum()) > int(learner.mask_of(0).sum())
+    learner.boundary(Boundary(1, TEN[1]))
+    assert torch.equal(learner.fired, learner.mask_of(1))
+
+
+def test_classes_are_told_in_any_order():
+    learner = Sparse(network())
+    learner.boundary(Boundary(4, (9, 3, 9, 5)))
+    learner.update(Batch(PROBE, torch.tensor([9, 3, 5, 3]).repeat(4)))
+    assert learner.classes_of(4) == (3, 5, 9)
+    assert set(learner.predict_in(PROBE, 4).argmax(1).tolist()) <= {3, 5, 9}
+
+
 def test_a_static_mask_stays():
     learner = Sparse(network(), growth="none", **SHORT)
     learner.boundary(Boundary(0, TEN[0]))

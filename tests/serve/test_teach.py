@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import time
 from pathlib import Path
 
 import numpy
@@ -16,6 +17,9 @@ from everlearn.comparison.job import Job, run_folder, run_job
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, InputError, SpecError, StateError
 from everlearn.core.state import digest, load_snapshot, newest_snapshot, write_snapshot
+from everlearn.serve.engine import LocalEngine
+from everlearn.serve.options import Options
+from everlearn.serve.records import Ask, Told
 from everlearn.serve.source import settle, source_of
 from everlearn.serve.teach import sentences, teach
 
@@ -121,6 +125,27 @@ def test_a_taught_model_is_served_like_a_run(folder, rows, digits):
     assert digest(source.served.state_dict()) == found["sha256"]
     assert isinstance(source.served, FewShot) and source.spec.classes == digits.classes
     assert source_of(str(folder)).served.answers.known == by_hand(folder).answers.known  # the run as it was
+
+
+def test_a_class_of_a_new_name_is_answered_and_learned_by_a_server_and_after_its_restart(folder, rows, digits, tmp_path):
+    name = not_known(folder)[0]
+    found = teach(folder, add="okapi", files=[rows(name)])
+    x = digits.x[digits.y == digits.classes.index(name)][:5].numpy()
+    options = Options(batch=1, every=1, wait=0.01)
+    for life in range(2):
+        source = source_of(found["folder"] if life == 0 else str(tmp_path / "served"))
+        assert source.spec.classes == (*digits.classes, "okapi")
+        settle(tmp_path / "served", source, options, None)
+        with LocalEngine(source.served, source.spec, tmp_path / "served", options) as engine:
+            end = time.monotonic() + 20
+            while not engine.status()["ready"] and time.monotonic() < end:
+                time.sleep(0.01)
+            told = engine.predict([Ask(f"{life}.{row}", source.spec.row(x[row])) for row in range(5)]).result(10)
+            answers = [one.output["answer"] for one in told]
+            assert {one: answers.count(one) for one in answers} == found["after"]
+            assert len(told[0].output["probabilities"]) == 11
+            receipt = engine.feedback([Told(f"{life}.0", source.spec.answer("okapi"))]).result(10)
+            assert len(receipt) == 1
 
 
 def test_a_class_of_a_new_name_gets_the_next_column_and_keeps_it(folder, rows, digits):
