@@ -67,8 +67,8 @@ GRID = {
     for growth in GROWTH
 }
 LONG_TASKS = {
-    f"long tasks, {'static' if growth == 'none' else growth}": Setup(f"growth={growth!r}", (0.05, MAIN), LONG)
-    for growth in ("none", "random", "momentum")
+    f"long tasks, {'static' if growth == 'none' else growth}": Setup(f"growth={growth!r}", epochs=LONG)
+    for growth in ("none", "momentum")
 }
 BY_MOMENTUM = "growth='momentum'"
 SYSTEM = label_of("erk", "momentum")
@@ -106,7 +106,7 @@ SWITCHES = {
     "WSN": Setup("method='wsn'"),
 }
 AUTO = {"automatic": Setup("init='auto', growth='auto'", DENSITIES, role="system")}
-ARMS = GRID | AUTO | LONG_TASKS | BASELINES | SWITCHES
+ARMS = GRID | BASELINES | SWITCHES | AUTO | LONG_TASKS
 QUICK = (SYSTEM, label_of("uniform", "random"), DENSE, OPEN, SHARED)
 
 
