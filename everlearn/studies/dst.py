@@ -40,6 +40,9 @@ MAIN = 0.2
 DENSITIES = (0.02, 0.05, MAIN, 0.5)
 INITS = {"erk": "Erdos-Renyi", "uniform": "uniform"}
 GROWTH = ("none", "random", "unfired", "gradient", "momentum")
+ALL_OR_UPPER = dict.fromkeys(GROWTH, DENSITIES) | dict.fromkeys(
+    ("unfired", "gradient"), DENSITIES[2:]
+)  # saves a quarter of an hour
 TUNED = tuple({"lr": lr, "norms": norms} for lr in (0.0003, 0.001, 0.003) for norms in ("per_task", "shared"))
 BY_DENSITY, IN_USE = "Accuracy against density", "Share of the weights in use, over the tasks (density 0.2)"
 UNTUNED = ({"lr": 0.001, "norms": "per_task"},)
@@ -62,7 +65,7 @@ def label_of(init: str, growth: str) -> str:
 
 
 GRID = {
-    label_of(init, growth): Setup(f"init={init!r}, growth={growth!r}", DENSITIES, role="system")
+    label_of(init, growth): Setup(f"init={init!r}, growth={growth!r}", ALL_OR_UPPER[growth], role="system")
     for init in INITS
     for growth in GROWTH
 }
