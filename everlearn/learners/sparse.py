@@ -142,18 +142,18 @@ class Sparse(TaskLearner):
             density, init, growth, removal, rate, schedule, update_every, task_steps, exact, share, isolate, floor
         )
         self.descent = Descent(model, optimizer, seed)
-        self._layout = Layout(self.name, model, head == "own", normalisation == "per_task")
-        self.topology.check(self.name, self._layout.shapes)
+        self.layout = Layout(self.name, model, head == "own", normalisation == "per_task")
+        self.topology.check(self.name, self.layout.shapes)
         outputs = count_outputs(model)
         if outputs is None:
             raise ArgumentError("sparse: the network needs a last linear layer, whose rows are the classes.")
         self.outputs = outputs
         self.guard = Guard(self.name, outputs, model=model)
-        self.masks = Masks(self._layout.size)  # of the tasks that have ended, in the order in which they did so first
+        self.masks = Masks(self.layout.size)  # of the tasks that have ended, in the order in which they did so first
         self.order: list[int] = []  # the numbers of all tasks, in the order of their announcement
         self.columns: list[list[int]] = []  # the classes of each
         self.kept: list[dict[str, Tensor]] = []  # what each ended task keeps for itself
-        self.stored = self._layout.row()  # (weights,) what ended tasks learned; the initial draw where none reads it
+        self.stored = self.layout.row()  # (weights,) what ended tasks learned; the initial draw where none reads it
         self.mask: Tensor | None = None  # (weights,) bool, of the open task
         self.fired: Tensor | None = None  # (weights,) bool: active at any time in the open task
         self.at = -1  # the open task's place in `order`; -1 where none is open
@@ -161,17 +161,17 @@ class Sparse(TaskLearner):
         self.chosen: list[dict[str, str]] = []  # how each task's mask was drawn, and how each layer grows last
         self.scores: Scores | None = None
         if method == "wsn":
-            shares = densities("uniform" if init == "uniform" else "erk", self._layout.shapes, density)
-            self.scores = Scores(self._layout.shapes, shares, optimizer.lr)
+            shares = densities("uniform" if init == "uniform" else "erk", self.layout.shapes, density)
+            self.scores = Scores(self.layout.shapes, shares, optimizer.lr)
         self.best = BestPass() if keep == "best_train" else None
-        self._steps = Steps(self.descent, self._layout, masks_momentum=growth not in ("momentum", "auto"))
+        self._steps = Steps(self.descent, self.layout, masks_momentum=growth not in ("momentum", "auto"))
         self.restored()
 
     def restored(self) -> None:
         """Derive what steps need from the state."""
         device = self.stored.device
         others = [self.masks[place] for place in range(len(self.masks)) if place != self.at]
-        held = torch.zeros(self._layout.size, dtype=torch.bool)
+        held = torch.zeros(self.layout.size, dtype=torch.bool)
         for mask in others:
             held |= mask
         self._held = held.to(device)  # (weights,) bool: what tasks other than the open one read
@@ -200,7 +200,7 @@ class Sparse(TaskLearner):
     @property
     def layers(self) -> dict[str, slice]:
         """The masked layers by name, and their places in the row of weights."""
-        return self._layout.layers
+        return self.layout.layers
 
     @property
     def tasks(self) -> tuple[int, ...]:
@@ -226,19 +226,29 @@ class Sparse(TaskLearner):
         """The classes that a task tells apart."""
         return tuple(self.columns[self._known(task)])
 
+    def values(self) -> Tensor:
+        """(weights,) what every task learned, the open one included, each weight once; the initial draw where none reads it."""
+        if self.mask is None:
+            return self.stored
+        mine = self.mask if self._frozen is None else self.mask & ~self._frozen
+        return torch.where(
+            mine, self.layout.row(), self.stored
+        )  # a frozen weight has its value, however it was trained with
+
+    def private_of(self, task: int) -> dict[str, Tensor]:
+        """What a task keeps for itself: biases, normalisation and such by their names in the model, and its own rows of the head."""
+        place = self._known(task)
+        return self.layout.private(self._rows(place)) if place == self.at else dict(self.kept[place])
+
     def weights_of(self, task: int) -> dict[str, Tensor]:
         """Every parameter and buffer with which a task is answered, by its name in the model: weights outside the mask are 0."""
         place = self._known(task)
-        tensors = {name: tensor.detach() for name, tensor in self._layout.tensors().items()}
-        row = self.stored
-        if self.mask is not None:  # a frozen weight answers with its value, however it was trained with
-            mine = self.mask if self._frozen is None else self.mask & ~self._frozen
-            row = torch.where(mine, self._layout.row(), self.stored)
-        for name, values in zip(self.layers, self._layout.cut(row * self.mask_of(task)), strict=True):
+        tensors = {name: tensor.detach() for name, tensor in self.layout.tensors().items()}
+        for name, values in zip(self.layers, self.layout.cut(self.values() * self.mask_of(task)), strict=True):
             copy = torch.empty_like(tensors[name]).copy_(values)
-            tensors |= dict.fromkeys(self._layout.names[name], copy)
+            tensors |= dict.fromkeys(self.layout.names[name], copy)
         if place != self.at:
-            self._layout.put(tensors, self.kept[place], self._rows(place))
+            self.layout.put(tensors, self.kept[place], self._rows(place))
         return tensors
 
     def _rows(self, place: int) -> Tensor:
@@ -296,7 +306,7 @@ class Sparse(TaskLearner):
         if self.best is not None:
             right = scores.detach()[:, self._columns].argmax(1) == y
             if self.best.count(int(right.sum()), len(y)):
-                self.best.put(self._layout.row(), self.mask, self._layout.private(self._columns))
+                self.best.put(self.layout.row(), self.mask, self.layout.private(self._columns))
         return {"loss": value}
 
     def _opens(self, batch: Batch) -> bool:
@@ -327,14 +337,14 @@ class Sparse(TaskLearner):
             if due:
                 self._rewire(dense)
             elif scored:
-                self._change(self.scores.step(flat(dense), self._layout.row(), self.mask), self.scores.latent)
+                self._change(self.scores.step(flat(dense), self.layout.row(), self.mask), self.scores.latent)
             elif self.method == "packnet" and self._evolves and self.step == max(1, self.task_steps // 2):
                 self._prune()
 
     def _rewire(self, gradients: Sequence[Tensor]) -> None:
         """Removal and growth in every layer."""
         random = generator(self.seed, "growth", len(self.order), self.step)
-        cut, weights = self._layout.cut, self._layout.weights
+        cut, weights = self.layout.cut, self.layout.weights
         current = [mask.clone() for mask in cut(self.mask)]
         choices = {}
         for layer, mask, used, fired, weight, gradient in zip(
@@ -352,8 +362,8 @@ class Sparse(TaskLearner):
 
     def _prune(self) -> None:
         """PackNet's: of the free weights of each layer, keep the largest, as many as the density allows."""
-        kept = [mask.clone() for mask in self._layout.cut(self.mask)]
-        for mask, used, weight in zip(kept, self._layout.cut(self._held), self._layout.weights, strict=True):
+        kept = [mask.clone() for mask in self.layout.cut(self.mask)]
+        for mask, used, weight in zip(kept, self.layout.cut(self._held), self.layout.weights, strict=True):
             free = mask & ~used
             many = min(int(free.sum()), round(self.density * mask.numel()))
             mask.copy_((mask & used) | highest(weight.abs().masked_fill(~free, -1.0), many))
@@ -362,12 +372,12 @@ class Sparse(TaskLearner):
     def _change(self, mask: Tensor, values: Tensor | None = None) -> None:
         """Another mask for the open task: what is no longer in it becomes 0, what is new 0, its value or the frozen value."""
         new, lost = mask & ~self.mask, self.mask & ~mask
-        row = self._layout.row().masked_fill(lost, 0.0)
+        row = self.layout.row().masked_fill(lost, 0.0)
         if values is not None:
             row = torch.where(new, values, row)
         if self._frozen is not None and self.regrown == "restore":
             row = torch.where(new & self._frozen, self.stored, row)
-        self._layout.write(row)
+        self.layout.write(row)
         self.mask = mask
         self.fired = self.fired | mask
         self._activate()
@@ -399,36 +409,36 @@ class Sparse(TaskLearner):
             self.order.append(task)
             self.columns.append(sorted(set(classes)) if classes else list(range(self.outputs)))
             if self.method == "packnet":
-                self.mask, init = torch.ones(self._layout.size, dtype=torch.bool, device=device), "dense"
+                self.mask, init = torch.ones(self.layout.size, dtype=torch.bool, device=device), "dense"
             elif self.scores is not None:
                 self.scores.begin(self.stored, generator(self.seed, "scores", self.at))
                 self.mask, init = self.scores.mask(), "scores"
             else:
-                used = self._layout.cut(self._held.cpu())
-                init = self.topology.chosen_init(self._layout.shapes, used)
-                drawn = self.topology.draw(self._layout.shapes, used, generator(self.seed, "mask", self.at))
+                used = self.layout.cut(self._held.cpu())
+                init = self.topology.chosen_init(self.layout.shapes, used)
+                drawn = self.topology.draw(self.layout.shapes, used, generator(self.seed, "mask", self.at))
                 self.mask = flat(drawn).to(device)
             self.chosen.append({"init": init})
         self.fired = self.mask.clone()
         self.step = 0
-        self._layout.write(self.stored * self.mask)
+        self.layout.write(self.stored * self.mask)
         self.descent.restart()
         self.restored()
 
     def _resume(self, place: int) -> None:
         """Give the network back what a task keeps for itself."""
-        tensors = self._layout.tensors()
+        tensors = self.layout.tensors()
         values: dict[str, Tensor] = dict(tensors)
-        self._layout.put(values, self.kept[place], self._rows(place))
+        self.layout.put(values, self.kept[place], self._rows(place))
         with torch.no_grad():
-            for name in (*self._layout.own, *self._layout.head):
+            for name in (*self.layout.own, *self.layout.head):
                 tensors[name].copy_(values[name])
 
     def _end(self) -> None:
         """Close the open task: what it learned joins the store."""
         if self.mask is None:
             return
-        row, mask, private = self._layout.row(), self.mask, self._layout.private(self._columns)
+        row, mask, private = self.layout.row(), self.mask, self.layout.private(self._columns)
         if self.best is not None and self.best.row is not None:
             row, mask, private = self.best.row, self.best.mask, self.best.private
         mine = mask if self._frozen is None else mask & ~self._frozen
