@@ -87,6 +87,16 @@ def backward_transfer(matrix: Matrix) -> float | None:
     return float((table[-1] - table.diagonal())[:-1].mean())
 
 
+def learning_accuracy(matrix: Matrix) -> float | None:
+    """Mean accuracy on each set when it had just been learned, the diagonal; None unless there is one checkpoint for each set.
+
+    >>> learning_accuracy([[1.0, 0.0], [0.5, 0.8]])
+    0.9
+    """
+    table = _table(matrix)
+    return float(table.diagonal().mean()) if _square(table) else None
+
+
 def forward_transfer(matrix: Matrix, baseline: Sequence[float]) -> float | None:
     """1/(T-1) sum_{i>0} ( R[i-1, i] - b[i] ): what earlier learning did for sets still to come. Square R with T >= 2, else None.
 

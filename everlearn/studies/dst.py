@@ -28,6 +28,7 @@ from everlearn.data.known_sets import cifar100_12k
 from everlearn.data.split import tasks
 from everlearn.learners.sparse import Sparse
 from everlearn.measure.matrix import AccuracyMatrix
+from everlearn.measure.metrics import learning_accuracy
 from everlearn.measure.unchanged import Unchanged
 from everlearn.studies.study import Arm, Claim, Measured, Study
 
@@ -190,9 +191,8 @@ class SparseStudy(Study):
             if density != MAIN and len(setup.densities) > 1:
                 scores[str(density)] = accuracy
                 continue
-            matrix = found["matrix"]["matrix"]
-            learned = [matrix[task][task] for task in range(len(matrix))]
-            scores |= {"accuracy": accuracy, "learned": sum(learned) / len(learned), "seconds": seconds}
+            learned = learning_accuracy(found["matrix"]["matrix"])
+            scores |= {"accuracy": accuracy, "learned": learned, "seconds": seconds}
             scores |= {
                 "backward transfer": found["matrix"]["backward_transfer"],
                 "unchanged": found["unchanged"]["unchanged"],

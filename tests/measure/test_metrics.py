@@ -15,6 +15,7 @@ from everlearn.measure.metrics import (
     forward_transfer,
     guesses,
     kappa,
+    learning_accuracy,
     seen_accuracy,
 )
 
@@ -31,6 +32,14 @@ def test_square_matrix_by_hand():
     assert forgetting(SQUARE) == pytest.approx(((0.9 - 0.5) + (0.8 - 0.6)) / 2)  # over T-1 = 2 sets
     assert backward_transfer(SQUARE) == pytest.approx(((0.5 - 0.9) + (0.6 - 0.8)) / 2)
     assert forward_transfer(SQUARE, [0.0, 0.1, 0.2]) == pytest.approx(((0.2 - 0.1) + (0.3 - 0.2)) / 2)
+
+
+def test_the_worked_example_of_sparse_tasks():
+    matrix = [[0.8, 0.0, 0.0], [0.7, 0.9, 0.0], [0.6, 0.85, 0.75]]
+    assert average_accuracy(matrix) == pytest.approx(0.733333, abs=5e-7)
+    assert backward_transfer(matrix) == pytest.approx(-0.125)
+    assert learning_accuracy(matrix) == pytest.approx(0.816667, abs=5e-7)
+    assert learning_accuracy(OBLONG) is None
 
 
 def test_oblong_matrix_by_hand():
