@@ -17,7 +17,7 @@ class Data:
     x: (rows, ...) tensor; images are uint8, channels first; y: (rows,) int64; classes[y] is the user's label;
     features: column names; time: (rows,) float64, rising, where rows have an order; test_x, test_y: the official test part;
     coarse: coarse[y] is the superclass of a class, with coarse_classes their names, where the set has them;
-    encoder: what turns raw rows of a table into rows of x.
+    encoder: what turns raw rows of a table into rows of x; files: the file name of each training row, where published lists name files.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Data:
     coarse: tuple[int, ...] = ()
     coarse_classes: tuple[str, ...] = ()
     encoder: Encoder | None = None
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.x) == 0:
@@ -63,7 +64,7 @@ class Data:
         """(training rows, test rows): the official split where there is one, else a seeded one, equal for every class."""
         if self.test_x is not None and self.test_y is not None:
             plain = replace(self, test_x=None, test_y=None)
-            return plain, replace(plain, x=self.test_x, y=self.test_y, time=None)
+            return plain, replace(plain, x=self.test_x, y=self.test_y, time=None, files=())
         random = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=random)
         order = order[torch.sort(self.y[order], stable=True).indices]
@@ -76,7 +77,8 @@ class Data:
     def take(self, index: Tensor) -> "Data":
         """The rows that an index names, without the test part."""
         time = None if self.time is None else self.time[index]
-        return replace(self, x=self.x[index], y=self.y[index], time=time, test_x=None, test_y=None)
+        files = tuple(self.files[row] for row in torch.arange(len(self))[index].tolist()) if self.files else ()
+        return replace(self, x=self.x[index], y=self.y[index], time=time, test_x=None, test_y=None, files=files)
 
     def per_class(self, train: int, test: int) -> "Data":
         """The first `train` rows of each class to learn from and the first `test` of its test part; fewer where there are fewer.

@@ -54,7 +54,7 @@ def images(folder: str | Path, *, size: int | tuple[int, int] | None = None, cha
     classes = tuple(train)
     files = [file for group in (train, test) for name in group for file in group[name]]
     labels = [classes.index(name) for group in (train, test) for name in group for _ in group[name]]
-    x = _decode(files, pixels, channels)
+    x = decode(files, pixels, channels)
     y = torch.tensor(labels)
     count = sum(map(len, train.values()))
     texts = [f"{key}={describe(value)}" for key, value in (("size", size), ("channels", channels)) if value is not None]
@@ -77,7 +77,7 @@ def plane(image: "Image", pixels: tuple[int, int] | None, channels: int, owner: 
     return values[None] if channels == 1 else numpy.moveaxis(values, 2, 0)
 
 
-def _decode(files: Sequence[Path], pixels: tuple[int, int] | None, channels: int | None) -> Tensor:
+def decode(files: Sequence[Path], pixels: tuple[int, int] | None, channels: int | None) -> Tensor:
     """Headers first, so that images of different sizes are refused before any is decoded; then the pixels, into one tensor."""
     if pixels is None or channels is None:
         first = None

@@ -1,4 +1,4 @@
-"""Published index lists of few-shot streams: a folder of session_1.txt, session_2.txt, ..., one row number in a line.
+"""Published index lists of few-shot streams: a folder of session_1.txt, session_2.txt, ..., one row number or image in a line.
 
 Lists pin down which rows the later sessions have, so that figures can be held against published ones, which rest on one draw.
 
@@ -32,7 +32,7 @@ def listed(train: Data, folder: Path) -> Tensor:
         raise DataError(f"few_shot: the index folder {folder} lacks {lacks}; lists are numbered from 1, the base session.")
     session = torch.full((len(train),), -1)
     for number in sorted(found):
-        rows = torch.tensor(_row_numbers(found[number], len(train)))
+        rows = torch.tensor(_row_numbers(found[number], len(train), train.files))
         if bool((session[rows] >= 0).any()) or len(rows.unique()) < len(rows):
             raise DataError(f"{found[number]}: a row number stands twice, here or in an earlier list. Leave it in one list.")
         session[rows] = number - 1
@@ -69,13 +69,21 @@ def listed_classes(
     return groups
 
 
-def _row_numbers(path: Path, count: int) -> list[int]:
-    """The numbers in a file, one in a line."""
+def _row_numbers(path: Path, count: int, files: tuple[str, ...]) -> list[int]:
+    """The numbers in a file, one in a line; an image's path stands for the row that was read from a file of this name."""
     numbers = []
+    places = {name: row for row, name in enumerate(files)}
     for place, line in enumerate(path.read_text().splitlines(), start=1):
         text = line.strip()
+        name = text.rpartition("/")[2]
+        if name in places:
+            numbers.append(places[name])
+            continue
         if text and not (text.isascii() and text.isdigit() and int(text) < count):
-            raise DataError(f"{path}:{place}: a row number 0..{count - 1} of the training part is expected, got {text!r}.")
+            images = " or the path of one of its images" if files else ""
+            raise DataError(
+                f"{path}:{place}: a row number 0..{count - 1} of the training part{images} is expected, got {text!r}."
+            )
         numbers += [int(text)] if text else []
     if not numbers:
         raise DataError(f"{path}: it lists no row. Put one row number in a line.")

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from everlearn.core.errors import DataError, EverlearnError
-from everlearn.data import folders, known_sets
+from everlearn.data import folders, known_sets, published
 from everlearn.data.arrays import from_arrays, npz
 from everlearn.data.bundled import BUNDLED
 from everlearn.data.dataset import Data
@@ -63,6 +63,9 @@ def known() -> list[tuple[str, str]]:
 SOURCES: dict[str, Callable[..., Data]] = {
     **BUNDLED,
     "cifar100_12k": known_sets.cifar100_12k,
+    "cifar100": published.cifar100,
+    "mini_imagenet": published.mini_imagenet,
+    "cub200": published.cub200,
     "mnist10k": known_sets.mnist10k,
     "omniglot_small": known_sets.omniglot_small,
     "bandit_classification": known_sets.bandit_classification,
