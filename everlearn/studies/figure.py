@@ -43,7 +43,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     figure.suptitle(f"{record['title']}\n{record['verdict']} at {record['scale']} scale", x=0.01, ha="left", fontsize=12)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     pyplot.close(figure)
 
 
@@ -91,5 +91,5 @@ def _curve(axes: Any, record: dict[str, Any], name: str) -> None:
     axes.set_xlabel(along)
     if "logarithmic" in along:
         axes.set_xscale("log")
-    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.12))  # beside it, it would squeeze
     axes.grid(alpha=0.25)
