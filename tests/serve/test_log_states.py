@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from everlearn.core.errors import ServeError
+from everlearn.core.errors import ServeError, StateError
 from everlearn.core.learner import Learner
 from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
@@ -294,6 +294,7 @@ def many(examples, steps, **named):
         deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
+        **named,
     )
 
 
@@ -320,5 +321,6 @@ class Forgetful(Server):
 
 
 def test_the_twin_notices_one_answer_fewer():
-    with pytest.raises(AssertionError):
-        run_state_machine_as_test(Forgetful, settings=many(200, 25, phases=[Phase.generate]))
+    """It shows as an answer that differs, or as a log that no longer gives the sha256 of a snapshot: whichever comes first."""
+    with pytest.raises((AssertionError, StateError)):
+        run_state_machine_as_test(Forgetful, settings=many(200, 25, phases=[Phase.generate], report_multiple_bugs=False))
