@@ -441,6 +441,7 @@ class Sparse(TaskLearner):
         row, mask, private = self.layout.row(), self.mask, self.layout.private(self._columns)
         if self.best is not None and self.best.row is not None:
             row, mask, private = self.best.row, self.best.mask, self.best.private
+        self.best = None if self.best is None else BestPass()
         mine = mask if self._frozen is None else mask & ~self._frozen
         self.stored = torch.where(mine, row, self.stored)
         if self._evolves:

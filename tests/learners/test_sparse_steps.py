@@ -92,6 +92,17 @@ def test_the_best_pass_is_what_a_task_leaves():
         learner.boundary(Boundary(1, (0, 1), Batch(x, y)))
         return learner.predict_in(x, 0), kept
 
+    def opened_by_a_batch():
+        learner = Sparse(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2)), density=0.9, keep="best_train")
+        x, y = torch.randn(8, 2, generator=torch.Generator().manual_seed(2)), torch.arange(8) % 2
+        learner.boundary(Boundary(0, (0, 1), Batch(x, y)))
+        learner.update(Batch(x, y))
+        learner.update(Batch(x, y, task=1))  # of a task whose rows nobody told: its last weights stay
+        last = learner.predict_in(x, 1)
+        learner.boundary(Boundary(2, (0, 1), Batch(x, y)))
+        return torch.equal(learner.predict_in(x, 1), last)
+
+    assert opened_by_a_batch()
     last, kept = learned("last")
     assert torch.equal(last, kept[5])
     best, kept = learned("best_train")
