@@ -16,10 +16,11 @@ from everlearn.data.bundled import BUNDLED
 from everlearn.data.dataset import Data
 from everlearn.data.hub import hub
 from everlearn.data.images import images
+from everlearn.data.pooled import pooled
 from everlearn.data.tables import table
 from everlearn.data.torch_data import from_torch
 
-__all__ = ["SOURCES", "Data", "from_arrays", "from_torch", "images", "known", "load", "npz", "table"]
+__all__ = ["SOURCES", "Data", "from_arrays", "from_torch", "images", "known", "load", "npz", "pooled", "table"]
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq")
 
@@ -72,6 +73,7 @@ SOURCES: dict[str, Callable[..., Data]] = {
     "libsvm_binary": known_sets.libsvm_binary,
     "table": table,
     "images": images,
+    "pooled": pooled,
     "npz": npz,
     "hub": hub,
     "load": load,
