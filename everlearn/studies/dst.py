@@ -5,7 +5,7 @@
     accuracy[Erdos-Renyi] >= accuracy[uniform]                          at density 0.2 and 0.5          (full)
 
 CIFAR-100 at 16 x 16, tasks of ten classes, the task is told. Every first draw with every growth rule, a static mask among them, at
-four densities; long tasks for those that grow; each switch by itself at density 0.2. Shared normalisation must forget, although
+four densities; each switch by itself at density 0.2. Shared normalisation must forget, although
 the masks are the same (the negative control). Fine-tuning without masks or without isolation is tuned, the sparse learner is not.
 
 Reference: Yildirim et al. (2024), Continual learning with dynamic sparse training, CPAL, arXiv 2308.14831.
@@ -17,14 +17,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
-import torch
-from torch.nn.functional import avg_pool2d
-
 from everlearn.comparison.catalog import build_learner
 from everlearn.core.run import run
 from everlearn.core.stream import Stream
 from everlearn.data.dataset import Data
 from everlearn.data.known_sets import cifar100_12k
+from everlearn.data.pooled import pooled
 from everlearn.data.split import tasks
 from everlearn.learners.sparse import Sparse
 from everlearn.measure.matrix import AccuracyMatrix
@@ -33,10 +31,10 @@ from everlearn.measure.unchanged import Unchanged
 from everlearn.studies.study import Arm, Claim, Measured, Study
 
 NETWORK = "conv_stack(widths=(24, 48, 96, 96))"
-BATCH, EPOCHS, LONG = 50, 8, 40
+BATCH, EPOCHS = 50, 8
 STEPS = 20  # of a pass over a task
 TASKS = {"quick": 6, "full": 10}
-OFTEN, SELDOM = 20, 80  # steps between updates, in short and in long tasks
+OFTEN = 20  # steps between updates
 MAIN = 0.2
 DENSITIES = (0.02, 0.05, MAIN, 0.5)
 INITS = {"erk": "Erdos-Renyi", "uniform": "uniform"}
@@ -51,11 +49,10 @@ UNTUNED = ({"lr": 0.001, "norms": "per_task"},)
 
 @dataclass(frozen=True)
 class Setup:
-    """An arm: the learner's switches, the densities at which it is measured, passes over each task, role, settings tried."""
+    """An arm: the learner's switches, the densities at which it is measured, role, settings tried."""
 
     switches: str
     densities: tuple[float, ...] = (MAIN,)
-    epochs: int = EPOCHS
     role: str = "part"
     settings: tuple[Mapping[str, Any], ...] = ({},)
 
@@ -69,10 +66,6 @@ GRID = {
     label_of(init, growth): Setup(f"init={init!r}, growth={growth!r}", ALL_OR_UPPER[growth], role="system")
     for init in INITS
     for growth in GROWTH
-}
-LONG_TASKS = {
-    f"long tasks, {'static' if growth == 'none' else growth}": Setup(f"growth={growth!r}", epochs=LONG)
-    for growth in ("none", "momentum")
 }
 BY_MOMENTUM = "growth='momentum'"
 SYSTEM = label_of("erk", "momentum")
@@ -109,8 +102,8 @@ SWITCHES = {
     "PackNet, a tenth for each task": Setup("method='packnet'", (0.1,)),
     "WSN": Setup("method='wsn'"),
 }
-AUTO = {"automatic": Setup("init='auto', growth='auto'", DENSITIES, role="system")}
-ARMS = GRID | BASELINES | SWITCHES | AUTO | LONG_TASKS
+AUTO = {"automatic": Setup("init='auto', growth='auto'", role="system")}
+ARMS = GRID | BASELINES | SWITCHES | AUTO
 QUICK = (SYSTEM, label_of("uniform", "random"), DENSE, OPEN, SHARED)
 
 
@@ -175,8 +168,8 @@ class SparseStudy(Study):
     def measure(self, arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> Measured:
         """All tasks, once for each density of the arm."""
         setup = ARMS[arm]
-        stream = _stream(scale, setup.epochs, seed)
-        pace = f"update_every={OFTEN if setup.epochs == EPOCHS else SELDOM}, task_steps={STEPS * setup.epochs}"
+        stream = _stream(scale, seed)
+        pace = f"update_every={OFTEN}, task_steps={STEPS * EPOCHS}"
         scores: dict[str, float] = {}
         curves: dict[str, list[list[float]]] = {}
         by_density: list[list[float]] = []
@@ -216,17 +209,16 @@ def _used(learner: Sparse) -> list[list[float]]:
     return curve
 
 
-def _stream(scale: str, epochs: int, seed: int) -> Stream:
-    return tasks(_photographs(10 * TASKS[scale]), experiences=TASKS[scale], batch=BATCH, epochs=epochs, seed=seed)
+def _stream(scale: str, seed: int) -> Stream:
+    return tasks(_photographs(10 * TASKS[scale]), experiences=TASKS[scale], batch=BATCH, epochs=EPOCHS, seed=seed)
 
 
 @cache
 def _photographs(classes: int) -> Data:
     """The rows of the first classes."""
-    data = cifar100_12k()
+    data = pooled(cifar100_12k())
     few, judged = data.y < classes, data.test_y < classes
-    x, test_x = (avg_pool2d(images.float(), 2).round().to(torch.uint8) for images in (data.x[few], data.test_x[judged]))
-    return replace(data, x=x, y=data.y[few], test_x=test_x, test_y=data.test_y[judged])
+    return replace(data, x=data.x[few], y=data.y[few], test_x=data.test_x[judged], test_y=data.test_y[judged])
 
 
 STUDY = SparseStudy()
