@@ -8,25 +8,28 @@ from torch import Tensor
 from everlearn.core.errors import DataError
 from everlearn.core.stream import Schema
 from everlearn.data.encoder import Encoder
+from everlearn.data.pictures import Pictures, take
 
 
 @dataclass(frozen=True, repr=False)
 class Data:
     """Rows to learn from.
 
-    x: (rows, ...) tensor; images are uint8, channels first; y: (rows,) int64; classes[y] is the user's label;
+    x: (rows, ...) tensor; images are uint8, channels first, and may be `Pictures`, which are decoded when rows are asked for;
+    y: (rows,) int64; classes[y] is the user's label;
     features: column names; time: (rows,) float64, rising, where rows have an order; test_x, test_y: the official test part;
     coarse: coarse[y] is the superclass of a class, with coarse_classes their names, where the set has them;
-    encoder: what turns raw rows of a table into rows of x; files: the file name of each training row, where published lists name files.
+    encoder: what turns raw rows of a table into rows of x; files: where each training row comes from
+    an image file, its path below the folder of the set, by which index lists may name it.
     """
 
     name: str
-    x: Tensor
+    x: Tensor | Pictures
     y: Tensor
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()
     time: Tensor | None = None
-    test_x: Tensor | None = None
+    test_x: Tensor | Pictures | None = None
     test_y: Tensor | None = None
     coarse: tuple[int, ...] = ()
     coarse_classes: tuple[str, ...] = ()
@@ -78,7 +81,7 @@ class Data:
         """The rows that an index names, without the test part."""
         time = None if self.time is None else self.time[index]
         files = tuple(self.files[row] for row in torch.arange(len(self))[index].tolist()) if self.files else ()
-        return replace(self, x=self.x[index], y=self.y[index], time=time, test_x=None, test_y=None, files=files)
+        return replace(self, x=take(self.x, index), y=self.y[index], time=time, test_x=None, test_y=None, files=files)
 
     def per_class(self, train: int, test: int) -> "Data":
         """The first `train` rows of each class to learn from and the first `test` of its test part; fewer where there are fewer.
@@ -88,7 +91,7 @@ class Data:
         if self.test_x is None or self.test_y is None:
             raise DataError(f"{self.name}: it has no test part of its own to take rows of each class from.")
         few, judged = self.take(_first(self.y, train)), _first(self.test_y, test)
-        return replace(few, test_x=self.test_x[judged], test_y=self.test_y[judged])
+        return replace(few, test_x=take(self.test_x, judged), test_y=self.test_y[judged])
 
 
 def _first(labels: Tensor, count: int) -> Tensor:

@@ -13,7 +13,8 @@ from everlearn.core.errors import DataError, closest, optional
 from everlearn.core.spec import describe
 from everlearn.data.arrays import from_arrays
 from everlearn.data.dataset import Data
-from everlearn.data.images import GREY, image_size, plane
+from everlearn.data.images import image_size
+from everlearn.data.pictures import GREY, plane
 from everlearn.data.table_files import Source
 
 LABELS = ("label", "labels", "fine_label", "target", "class", "y")
@@ -100,12 +101,13 @@ def _label(name: str, features: Any, target: str | None) -> str:
 
 def _pictures(name: str, frames: list[Any], column: str, pixels: tuple[int, int] | None) -> list[numpy.ndarray]:
     """(rows, channels, height, width) uint8 of each part."""
-    grey = all(image.mode in GREY for frame in frames for image in frame.select(range(min(100, len(frame))))[column])
+    first = [_picture(name, frame, row, column) for frame in frames for row in range(min(100, len(frame)))]
+    grey = all(image.mode in GREY for image in first)
     parts = []
     for frame in frames:
         rows: list[numpy.ndarray] = []
         for index in range(len(frame)):
-            rows.append(plane(frame[index][column], pixels, 1 if grey else 3, f"hub({name!r}): row {index}"))
+            rows.append(plane(_picture(name, frame, index, column), pixels, 1 if grey else 3, f"hub({name!r}): row {index}"))
             if rows[-1].shape != rows[0].shape:
                 raise DataError(
                     f"hub({name!r}): row {index} is an image of {rows[-1].shape[1:]} pixels and row 0 of {rows[0].shape[1:]}. "
@@ -113,6 +115,17 @@ def _pictures(name: str, frames: list[Any], column: str, pixels: tuple[int, int]
                 )
         parts.append(numpy.stack(rows))
     return parts
+
+
+def _picture(name: str, frame: Any, row: int, column: str) -> Any:
+    """The image in a row. Raises DataError where there is none or it cannot be read."""
+    try:
+        image = frame[row][column]
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"hub({name!r}): row {row} cannot be read as an image; mend or remove it. ({_sentence(error)})") from error
+    if image is None:
+        raise DataError(f"hub({name!r}): row {row} has no image in the column {column}. Remove the row.")
+    return image
 
 
 def _columns(name: str, frames: list[Any], columns: list[str]) -> tuple[list[numpy.ndarray], tuple[str, ...]]:

@@ -1,5 +1,7 @@
 """Published index lists of few-shot streams: a folder of session_1.txt, session_2.txt, ..., one row number or image in a line.
 
+An image is named by a path whose last parts are its path below the folder of the data set, or by its file name where one image only has it.
+
 Lists pin down which rows the later sessions have, so that figures can be held against published ones, which rest on one draw.
 
 Reference: Tao et al. (2020), Few-shot class-incremental learning, arXiv 2004.10956.
@@ -31,8 +33,9 @@ def listed(train: Data, folder: Path) -> Tensor:
         lacks = f"session_{missing[0] if missing else 2}.txt" if 0 not in found else "a count from session_1.txt"
         raise DataError(f"few_shot: the index folder {folder} lacks {lacks}; lists are numbered from 1, the base session.")
     session = torch.full((len(train),), -1)
+    places = _by_path(train.files)
     for number in sorted(found):
-        rows = torch.tensor(_row_numbers(found[number], len(train), train.files))
+        rows = torch.tensor(_row_numbers(found[number], len(train), places))
         if bool((session[rows] >= 0).any()) or len(rows.unique()) < len(rows):
             raise DataError(f"{found[number]}: a row number stands twice, here or in an earlier list. Leave it in one list.")
         session[rows] = number - 1
@@ -69,18 +72,35 @@ def listed_classes(
     return groups
 
 
-def _row_numbers(path: Path, count: int, files: tuple[str, ...]) -> list[int]:
-    """The numbers in a file, one in a line; an image's path stands for the row that was read from a file of this name."""
+def _by_path(files: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
+    """({path: row}, {file name: row}) of the images of a data set; file names that several images have are left out."""
+    names: dict[str, int] = {}
+    for row, file in enumerate(files):
+        name = file.rpartition("/")[2]
+        names[name] = -1 if name in names else row
+    return {file: row for row, file in enumerate(files)}, {name: row for name, row in names.items() if row >= 0}
+
+
+def _row_of(text: str, places: tuple[dict[str, int], dict[str, int]]) -> int | None:
+    """The row of the image whose path a line ends with, or whose file name it is."""
+    paths, names = places
+    parts = text.split("/")
+    tails = ("/".join(parts[start:]) for start in range(len(parts)))
+    found = next((paths[tail] for tail in tails if tail in paths), None)
+    return names.get(text) if found is None else found
+
+
+def _row_numbers(path: Path, count: int, places: tuple[dict[str, int], dict[str, int]]) -> list[int]:
+    """The numbers of the rows in a file, one in a line."""
     numbers = []
-    places = {name: row for row, name in enumerate(files)}
-    for place, line in enumerate(path.read_text().splitlines(), start=1):
+    for place, line in enumerate(path.read_text(encoding="utf8", errors="replace").splitlines(), start=1):
         text = line.strip()
-        name = text.rpartition("/")[2]
-        if name in places:
-            numbers.append(places[name])
+        row = _row_of(text, places)
+        if row is not None:
+            numbers.append(row)
             continue
         if text and not (text.isascii() and text.isdigit() and int(text) < count):
-            images = " or the path of one of its images" if files else ""
+            images = " or the path of one of its images" if places[0] else ""
             raise DataError(
                 f"{path}:{place}: a row number 0..{count - 1} of the training part{images} is expected, got {text!r}."
             )

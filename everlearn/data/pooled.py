@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from everlearn.core.errors import ArgumentError, DataError, check_count
 from everlearn.data.dataset import Data
+from everlearn.data.pictures import Pictures
 
 ROWS = 1024  # images that are float32 at a time
 
@@ -43,10 +44,11 @@ def pooled(data: Data, factor: int = 2) -> Data:
     return replace(data, name=name, x=_means(data.x, factor), test_x=test_x)
 
 
-def _means(x: Tensor, factor: int) -> Tensor:
+def _means(x: Tensor | Pictures, factor: int) -> Tensor:
     """(rows, channels, height / factor, width / factor) block means in the type of x."""
     parts = []
-    for part in x.split(ROWS):
+    for start in range(0, len(x), ROWS):
+        part = x[start : start + ROWS]  # lazy pictures are decoded here
         means = avg_pool2d(part if part.is_floating_point() else part.float(), factor)
         parts.append(means if part.is_floating_point() else means.round().to(part.dtype))
     return torch.cat(parts)

@@ -16,6 +16,7 @@ from everlearn.core.random import generator
 from everlearn.data.dataset import Data
 from everlearn.data.known_sets import superclasses
 from everlearn.data.naming import present
+from everlearn.data.pictures import take
 
 Groups = list[list[Tensor]]  # [class][environment] -> row numbers
 
@@ -113,7 +114,7 @@ def keep_classes(data: Data, count: int, coarse: bool, seed: int) -> Data:
     if data.test_x is None or data.test_y is None:
         return found
     rows = number[data.test_y] >= 0
-    return replace(found, test_x=data.test_x[rows], test_y=number[data.test_y[rows]])
+    return replace(found, test_x=take(data.test_x, rows), test_y=number[data.test_y[rows]])
 
 
 def environments(train: Data, judged: Data, lifelong: bool) -> tuple[Data, Data, Groups]:

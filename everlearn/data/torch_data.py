@@ -10,7 +10,7 @@ from torch import Tensor
 from everlearn.core.errors import DataError
 from everlearn.data.arrays import from_arrays
 from everlearn.data.dataset import Data
-from everlearn.data.images import GREY, plane
+from everlearn.data.pictures import GREY, plane
 
 
 def from_torch(

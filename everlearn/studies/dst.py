@@ -194,7 +194,7 @@ class SparseStudy(Study):
             scores["used"] = used[-1][1]
             if arm in (SYSTEM, label_of("uniform", "random"), "nothing shared", "automatic", "PackNet", "WSN"):
                 curves[IN_USE] = used
-        if arm in GRID or arm in AUTO:
+        if arm in GRID:
             curves[BY_DENSITY] = by_density
         return Measured(scores, curves if scale == "full" else {})
 
