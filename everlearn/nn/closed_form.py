@@ -9,6 +9,8 @@ f1, f2, a, b are linear in u. Reference: Hasani et al. (2022), Closed-form conti
 Intelligence 4, 992-1003, arXiv 2106.13898.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -85,7 +87,7 @@ class CfCCell(LiquidCell):
         self.mode, self.dropout = mode, dropout
         self.register_buffer("mask", None if mask is None else mask.T.to(torch.get_default_dtype()).contiguous())
         widths = [in_features + units, *[backbone_units] * backbone_layers]
-        self.backbone = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.backbone = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         names = ("f1",) if mode == "pure" else ("f1", "f2", "a", "b")
         self.heads = nn.ModuleDict({name: nn.Linear(widths[-1], units) for name in names})
         for layer in (*self.backbone, *self.heads.values()):
@@ -172,7 +174,9 @@ class _Recursion(torch.autograd.Function):
         layers = list(zip(flat[::2], flat[1::2], strict=True))
         steps, batch = drive.shape[:2]
         units = h.shape[1]
-        hidden = [drive.new_empty(steps, batch, weight.shape[1]) for weight, _ in layers]  # inputs of each layer but the first
+        hidden = [
+            drive.new_empty(steps, batch, weight.shape[1]) for weight, _ in layers
+        ]  # inputs of each layer but the first
         width = layers[-1][0].shape[0] if layers else drive.shape[2]
         heads = drive.new_empty(steps, batch, width)
         states = drive.new_empty(steps + 1, batch, units)
@@ -187,7 +191,9 @@ class _Recursion(torch.autograd.Function):
                 z = torch.addmm(bias, z, weight.T, out=outs[number + 1][t])
             _answer(mode, z, dt[t] if isinstance(dt, Tensor) else dt, asymptote, w_tau, out=states[t + 1])
         ctx.mode, ctx.kept, ctx.dt = mode, kept, None if isinstance(dt, Tensor) else dt
-        ctx.save_for_backward(heads, states, dt if isinstance(dt, Tensor) else None, asymptote, w_tau, from_h, *flat, *hidden)
+        ctx.save_for_backward(
+            heads, states, dt if isinstance(dt, Tensor) else None, asymptote, w_tau, from_h, *flat, *hidden
+        )
         return states[1:]
 
     @staticmethod

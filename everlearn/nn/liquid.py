@@ -73,7 +73,9 @@ class LiquidRNN(nn.Module):
     ):
         super().__init__()
         if not isinstance(cell, LiquidCell):
-            raise ArgumentError(f"liquid: cell must be a liquid cell, got {type(cell).__name__}. Use CfCCell(in_features, units).")
+            raise ArgumentError(
+                f"liquid: cell must be a liquid cell, got {type(cell).__name__}. Use CfCCell(in_features, units)."
+            )
         self.cell = cell
         self.return_sequences = return_sequences
         self.lstm = nn.LSTMCell(cell.in_features, cell.units) if mixed_memory else None
@@ -119,7 +121,9 @@ class LiquidRNN(nn.Module):
         parts = h if isinstance(h, tuple) else (h,)
         if isinstance(h, tuple) != (self.lstm is not None) or len(parts) > 2 or any(part.shape != shape for part in parts):
             found = [tuple(part.shape) for part in parts]
-            raise InputError(f"liquid: the state must be {wanted} of shape {shape}, got {found}. Leave it out to start from zeros.")
+            raise InputError(
+                f"liquid: the state must be {wanted} of shape {shape}, got {found}. Leave it out to start from zeros."
+            )
         return h
 
 
@@ -140,7 +144,9 @@ def times(dt: Times, batch: int, steps: int) -> Tensor | float:
         raise InputError(f"liquid: dt must have shape {(batch, steps)}, (batch, time), got {tuple(dt.shape)}.")
     if not bool(((dt > 0) & torch.isfinite(dt)).all()):
         worst = dt[~((dt > 0) & torch.isfinite(dt))].reshape(-1)[0].item()
-        raise InputError(f"liquid: every dt must be above 0 and finite, got {worst!r}. Sort the samples, and join those of one time.")
+        raise InputError(
+            f"liquid: every dt must be above 0 and finite, got {worst!r}. Sort the samples, and join those of one time."
+        )
     return dt
 
 

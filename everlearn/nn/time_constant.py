@@ -65,15 +65,17 @@ class LTCCell(LiquidCell):
         if not isinstance(wiring, Wiring):
             check_count("ltc", "wiring", wiring, fix="Give a Wiring or the number of neurons.")
             if in_features is None:
-                raise ArgumentError(f"ltc: in_features must be given with a number of neurons. Use LTCCell({wiring}, in_features=1).")
+                raise ArgumentError(
+                    f"ltc: in_features must be given with a number of neurons. Use LTCCell({wiring}, in_features=1)."
+                )
             wiring = fully_connected(in_features, wiring)
         if in_features not in (None, wiring.inputs):
             raise ArgumentError(f"ltc: in_features={in_features} is not the wiring's inputs={wiring.inputs}. Leave it out.")
         self.in_features, self.units, self.outputs = wiring.inputs, wiring.units, wiring.outputs
         self.ode_unfolds, self.positivity, self.solver = ode_unfolds, positivity, solver
-        inner, sensory = ((self.units, self.units), (self.in_features, self.units))
+        inner, sensory = (self.units, self.units), (self.in_features, self.units)
         shapes = {"g": (self.units,), "vleak": (self.units,), "C": (self.units,)}
-        shapes |= {name: inner for name in ("w", "sigma", "mu")}
+        shapes |= dict.fromkeys(("w", "sigma", "mu"), inner)
         shapes |= {f"sensory_{name}": sensory for name in ("w", "sigma", "mu")}
         for name, shape in shapes.items():
             value = torch.empty(shape).uniform_(*RANGES[name.removeprefix("sensory_")])

@@ -6,7 +6,6 @@ A network trained before a level shifts tenfold still sees inputs of the size it
 Reference: Kim et al. (2022), Reversible instance normalization for accurate time-series forecasting against distribution shift, ICLR.
 """
 
-import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError, InputError
@@ -18,6 +17,7 @@ FLOOR = 1e-6
 def window_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and scale (batch, 1) of windows x (batch, time): scale = std + 0.02 |mean| + 1e-6, the deviation that of the whole window.
 
+    >>> import torch
     >>> mean, scale = window_scale(torch.tensor([[1.0, 3.0]]))
     >>> round(mean.item(), 6), round(scale.item(), 6)
     (2.0, 1.040001)
@@ -34,6 +34,7 @@ class WindowNormalized(nn.Module):
 
     Raises ArgumentError where network is no module; InputError where x is not (batch, time).
 
+    >>> import torch
     >>> from everlearn.nn.closed_form import CfCCell
     >>> from everlearn.nn.liquid import LiquidRNN
     >>> forecaster = WindowNormalized(LiquidRNN(CfCCell(1, 16), return_sequences=False, proj_size=1))
@@ -46,7 +47,9 @@ class WindowNormalized(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         if not isinstance(network, nn.Module):
-            raise ArgumentError(f"window: network must be a torch module, got {type(network).__name__}. Give LiquidRNN(...) or another.")
+            raise ArgumentError(
+                f"window: network must be a torch module, got {type(network).__name__}. Give LiquidRNN(...) or another."
+            )
         self.network = network
 
     def forward(self, x: Tensor, **options) -> Tensor:
@@ -65,4 +68,6 @@ class WindowNormalized(nn.Module):
 
 def _check(x: Tensor) -> None:
     if x.dim() != 2 or not x.shape[1]:
-        raise InputError(f"window: x must be (batch, time) with one step or more, got {tuple(x.shape)}. Give one series at a time.")
+        raise InputError(
+            f"window: x must be (batch, time) with one step or more, got {tuple(x.shape)}. Give one series at a time."
+        )

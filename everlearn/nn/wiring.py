@@ -90,7 +90,9 @@ def random_wiring(inputs: int, units: int, outputs: int | None = None, *, sparsi
     outputs = _sizes("random_wiring", inputs, units, outputs)
     check_range("random_wiring", "sparsity", sparsity, 0.0, 1.0)
     if sparsity == 1.0:
-        raise ArgumentError("random_wiring: sparsity must be below 1, got 1.0. Use sparsity=0.9 for a tenth of the synapses.")
+        raise ArgumentError(
+            "random_wiring: sparsity must be below 1, got 1.0. Use sparsity=0.9 for a tenth of the synapses."
+        )
     random = numpy.random.default_rng(seed)
     matrices = []
     for sources in (units, inputs):
@@ -173,7 +175,7 @@ def auto_ncp(inputs: int, units: int, outputs: int, *, sparsity: float = 0.5, se
     Raises ArgumentError where outputs >= units - 2 or a number is out of its range.
 
     >>> auto_ncp(1, 32, 4).synapse_count
-    119
+    115
     """
     for name, count in (("inputs", inputs), ("units", units), ("outputs", outputs)):
         check_count("auto_ncp", name, count)
