@@ -102,11 +102,12 @@ class LTCCell(LiquidCell):
                 getattr(self, name).clamp_(min=0.0)
 
     def unroll(self, x: Tensor, h: Tensor, dt: Tensor | float) -> Tensor:
-        from_x = self._from_inputs(x * self.input_scale + self.input_shift)
-        step = self._fused() if self.solver == "fused" else self._explicit()
-        states = []
-        for t, (num, den) in enumerate(zip(*from_x, strict=True)):
-            h = step(h, num, den, dt[:, t : t + 1] if isinstance(dt, Tensor) else dt)
+        num, den = self._from_inputs(x * self.input_scale + self.input_shift)
+        if self.solver == "fused":
+            return self._fused(h, num, den, dt)
+        step, states = self._explicit(), []
+        for t in range(x.shape[1]):
+            h = step(h, num[t], den[t], dt[:, t : t + 1] if isinstance(dt, Tensor) else dt)
             states.append(h)
         return torch.stack(states, 1)
 
@@ -114,31 +115,25 @@ class LTCCell(LiquidCell):
         value = getattr(self, name)
         return softplus(value) if self.positivity == "implicit" else value
 
-    def _from_inputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """What all inputs and the leak add to numerator and denominator, for each step (batch, units)."""
+    def _from_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What all inputs and the leak add to numerator and denominator, (time, batch, units)."""
         g = self._positive("g")
         s = torch.sigmoid(self.sensory_sigma * (x.unsqueeze(-1) - self.sensory_mu))  # (batch, time, inputs, units)
         w = self._positive("sensory_w") * self.sensory_mask
         num = torch.einsum("btmn,mn->tbn", s, w * self.sensory_E) + g * self.vleak
-        return num.unbind(0), (torch.einsum("btmn,mn->tbn", s, w) + g).unbind(0)
+        return num, torch.einsum("btmn,mn->tbn", s, w) + g
 
-    def _fused(self):
+    def _fused(self, v: Tensor, num: Tensor, den: Tensor, dt: Tensor | float) -> Tensor:
         # sigmoid(z) = (1 + tanh(z / 2)) / 2: halves go into the weights, since tanh is the faster of the two
         w = (self._positive("w") * self.mask).T / 2
         weights = torch.stack([w * self.E.T, w], 1)  # (to, 2, from)
-        always = weights.sum(2).T
-        slope = (self.sigma.T / 2).contiguous().unsqueeze(1)
-        shift = -(self.sigma * self.mu).T.contiguous().unsqueeze(1) / 2
-        capacity = self._positive("C") * self.ode_unfolds
-        room: list[Tensor] = []
-
-        def step(v: Tensor, num: Tensor, den: Tensor, dt: Tensor | float) -> Tensor:
-            if not room:  # written anew in every sub-step, since fresh memory would take longer than the arithmetic
-                room.extend(v.new_empty(self.units, len(v), self.units) for _ in range(2))
-            given = (v, num + always[0], den + always[1], (capacity / dt).expand_as(v), slope, shift, weights)
-            return _Substeps.apply(self.ode_unfolds, room, *given)
-
-        return step
+        always = weights.sum(2).unsqueeze(2)
+        slope, shift = self.sigma.T / 2, -(self.sigma * self.mu).T / 2
+        elapsed = dt.T.unsqueeze(1) if isinstance(dt, Tensor) else dt  # (time, 1, batch)
+        capacity = self._positive("C").unsqueeze(1) * self.ode_unfolds / elapsed
+        num, den = num.transpose(1, 2) + always[:, 0], den.transpose(1, 2) + always[:, 1] + capacity + EPSILON
+        states = _Substeps.apply(self.ode_unfolds, v.T, num, den, capacity.expand_as(num), slope, shift, weights)
+        return states.permute(2, 0, 1)
 
     def _explicit(self):
         w, capacity = self._positive("w") * self.mask, self._positive("C")
@@ -163,50 +158,62 @@ class LTCCell(LiquidCell):
 
 
 class _Substeps(torch.autograd.Function):
-    """The semi-implicit sub-steps of one step, and their gradient, with synapses tanh(slope v + shift).
+    """All semi-implicit sub-steps of a sequence, and their gradient, with synapses tanh(slope v + shift).
 
-    They are laid out (to, batch, from), so that both sums over the sources are one batched product with the weights (to, 2, from).
-    Nothing of this size is kept for the gradient: computing it again takes less time than fetching memory for it.
+    States lie (units, batch) and synapses (to, from, batch), so that both sums over the sources are one batched product with the
+    weights (to, 2, from). The synapses are not kept for the gradient: computing them again takes less time than fetching memory
+    for them, so they are written into the same room in every sub-step.
     """
 
     @staticmethod
-    def forward(ctx, unfolds, room, v, num_in, den_in, capacity, slope, shift, weights):
-        num_in, den_in = num_in.contiguous(), den_in + capacity + EPSILON
-        summed = weights.transpose(1, 2).contiguous()
-        states, dens = v.new_empty(unfolds + 1, *v.shape), v.new_empty(unfolds, *v.shape)
+    def forward(ctx, unfolds, v, num_in, den_in, capacity, slope, shift, weights):
+        steps, units, batch = num_in.shape
+        slope, shift = (value.unsqueeze(2).expand(units, units, batch).contiguous() for value in (slope, shift))
+        room = torch.zeros_like(slope)
+        states, dens = v.new_empty(steps * unfolds + 1, units, batch), v.new_empty(steps * unfolds, units, batch)
         states[0] = v
-        v, *after = states.unbind(0)  # views that are written into; one call takes less time than an index each
-        for answer, den in zip(after, dens.unbind(0), strict=True):
-            s = torch.addcmul(shift, slope, v, out=room[0]).tanh_()
-            sums = torch.bmm(s, summed).permute(2, 1, 0)
-            torch.add(sums[1], den_in, out=den)
-            v = torch.addcmul(sums[0] + num_in, capacity, v, out=answer).div_(den)
-        ctx.room = room
-        ctx.save_for_backward(capacity, slope, shift, weights, states, dens)
-        return states[unfolds].clone()
+        v, *answers = states.unbind(0)  # views to write into: one call takes less time than an index each
+        given = zip(num_in.unbind(0), den_in.unbind(0), capacity.unbind(0), strict=True)
+        own = (inputs for inputs in given for _ in range(unfolds))
+        for answer, out, (num, den, c) in zip(answers, dens.unbind(0), own, strict=True):
+            s = torch.addcmul(shift, slope, v, out=room).tanh_()
+            first, second = torch.bmm(weights, s).unbind(1)
+            torch.add(second, den, out=out)
+            v = torch.addcmul(first.add_(num), c, v, out=answer).div_(out)
+        ctx.unfolds, ctx.room = unfolds, (slope, shift, room)
+        ctx.save_for_backward(capacity, weights, states, dens)
+        return states[unfolds::unfolds].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        capacity, slope, shift, weights, states, dens = ctx.saved_tensors
-        first, second = ctx.room
-        unfolds = len(dens)
-        ones = slope.new_ones(len(slope), 1, len(gradient))
-        d_sums = dens.new_empty(unfolds, 2, *gradient.shape)  # by numerator and, with the other sign, by denominator
-        signed = weights * weights.new_tensor([1.0, -1.0]).view(2, 1)
-        d_shift, d_slope, d_weights = torch.zeros_like(slope), torch.zeros_like(slope), torch.zeros_like(weights)
-        steps = zip(states.unbind(0), states[1:].unbind(0), dens.unbind(0), d_sums.unbind(0), strict=False)
-        for v, answer, den, d_sum in reversed(list(steps)):
-            s = torch.addcmul(shift, slope, v, out=first).tanh_()
-            num, fall = d_sum.unbind(0)
-            torch.mul(torch.div(gradient, den, out=num), answer, out=fall)
-            both = d_sum.permute(2, 1, 0).contiguous()  # (to, batch, 2)
-            d_weights.baddbmm_(both.transpose(1, 2), s)
-            z = tanh_backward(torch.bmm(both, signed, out=second), s, grad_input=second)
-            d_shift.baddbmm_(ones, z)
-            d_slope.baddbmm_(ones, torch.mul(z, v, out=first))
-            gradient = z.mul_(slope).sum(0).addcmul_(num, capacity)
-        d_num, d_den = d_sums.sum(0)
-        d_capacity = (d_sums[:, 0] * states[:-1]).sum(0) - d_den
-        d_weights[:, 1].neg_()
-        return None, None, gradient, d_num, -d_den, d_capacity, d_slope, d_shift, d_weights
+        capacity, weights, states, dens = ctx.saved_tensors
+        slope, shift, s = ctx.room
+        z, product, ones = torch.zeros_like(s), torch.zeros_like(s), s.new_ones(s.shape[2])
+        d_sums = dens.new_empty(
+            len(dens), dens.shape[1], 2, dens.shape[2]
+        )  # by numerator and, less its sign, by denominator
+        back = (weights * weights.new_tensor([1.0, -1.0]).view(2, 1)).transpose(1, 2).contiguous()
+        d_shift, d_slope = s.new_zeros(2, s.shape[0] * s.shape[1]).unbind(0)
+        d_weights = torch.zeros_like(weights)
+        every = list(zip(states.unbind(0), states[1:].unbind(0), dens.unbind(0), d_sums.unbind(0), strict=False))
+        received, carried = gradient.unbind(0), torch.zeros_like(gradient[0])
+        for number in range(len(every) - 1, -1, -1):
+            v, answer, den, both = every[number]
+            step, inside = divmod(number, ctx.unfolds)
+            if inside == ctx.unfolds - 1:
+                carried = carried + received[step]
+            num, fall = both.unbind(1)
+            torch.mul(torch.div(carried, den, out=num), answer, out=fall)
+            torch.addcmul(shift, slope, v, out=s).tanh_()
+            d_weights.baddbmm_(both, s.transpose(1, 2))
+            tanh_backward(torch.bmm(back, both, out=z), s, grad_input=z)
+            d_shift.addmv_(z.view(-1, len(ones)), ones)
+            d_slope.addmv_(torch.mul(z, v, out=product).view(-1, len(ones)), ones)
+            carried = z.mul_(slope).sum(0).addcmul_(num, capacity[step])
+        parts = (*capacity.shape[:1], ctx.unfolds, *capacity.shape[1:])
+        d_num, d_den = d_sums.unbind(2)
+        d_capacity = (d_num * states[:-1]).view(parts).sum(1)
+        d_num, d_den, d_weights[:, 1] = d_num.reshape(parts).sum(1), -d_den.reshape(parts).sum(1), -d_weights[:, 1]
+        square = s.shape[:2]
+        return None, carried, d_num, d_den, d_capacity, d_slope.view(square), d_shift.view(square), d_weights
