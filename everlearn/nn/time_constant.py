@@ -170,7 +170,8 @@ class _Substeps(torch.autograd.Function):
         steps, units, batch = num_in.shape
         slope, shift = (value.unsqueeze(2).expand(units, units, batch).contiguous() for value in (slope, shift))
         room = torch.zeros_like(slope)
-        states, dens = v.new_empty(steps * unfolds + 1, units, batch), v.new_empty(steps * unfolds, units, batch)
+        pairs = v.new_ones(steps * unfolds + 1, units, 2, batch)  # each state beside ones, which the gradient needs
+        states, dens = pairs[:, :, 0], v.new_empty(steps * unfolds, units, batch)
         states[0] = v
         v, *answers = states.unbind(0)  # views to write into: one call takes less time than an index each
         given = zip(num_in.unbind(0), den_in.unbind(0), capacity.unbind(0), strict=True)
@@ -181,25 +182,27 @@ class _Substeps(torch.autograd.Function):
             torch.add(second, den, out=out)
             v = torch.addcmul(first.add_(num), c, v, out=answer).div_(out)
         ctx.unfolds, ctx.room = unfolds, (slope, shift, room)
-        ctx.save_for_backward(capacity, weights, states, dens)
+        ctx.save_for_backward(capacity, weights, pairs, dens)
         return states[unfolds::unfolds].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        capacity, weights, states, dens = ctx.saved_tensors
+        capacity, weights, pairs, dens = ctx.saved_tensors
         slope, shift, s = ctx.room
-        z, product, ones = torch.zeros_like(s), torch.zeros_like(s), s.new_ones(s.shape[2])
+        z, states = torch.zeros_like(s), pairs[:, :, 0]
+        across, inward = slope[:, :, :1].permute(1, 2, 0).contiguous(), z.transpose(0, 1)  # (from, 1, to), (from, to, batch)
         d_sums = dens.new_empty(
             len(dens), dens.shape[1], 2, dens.shape[2]
         )  # by numerator and, less its sign, by denominator
         back = (weights * weights.new_tensor([1.0, -1.0]).view(2, 1)).transpose(1, 2).contiguous()
-        d_shift, d_slope = s.new_zeros(2, s.shape[0] * s.shape[1]).unbind(0)
-        d_weights = torch.zeros_like(weights)
-        every = list(zip(states.unbind(0), states[1:].unbind(0), dens.unbind(0), d_sums.unbind(0), strict=False))
-        received, carried = gradient.unbind(0), torch.zeros_like(gradient[0])
+        d_weights, d_pairs = torch.zeros_like(weights), torch.zeros_like(weights)  # (to, 2, from), (from, 2, to)
+        every = list(
+            zip(pairs.unbind(0), states.unbind(0), states[1:].unbind(0), dens.unbind(0), d_sums.unbind(0), strict=False)
+        )
+        c, received, carried = capacity.unbind(0), gradient.unbind(0), torch.zeros_like(gradient[0])
         for number in range(len(every) - 1, -1, -1):
-            v, answer, den, both = every[number]
+            pair, v, answer, den, both = every[number]
             step, inside = divmod(number, ctx.unfolds)
             if inside == ctx.unfolds - 1:
                 carried = carried + received[step]
@@ -208,12 +211,11 @@ class _Substeps(torch.autograd.Function):
             torch.addcmul(shift, slope, v, out=s).tanh_()
             d_weights.baddbmm_(both, s.transpose(1, 2))
             tanh_backward(torch.bmm(back, both, out=z), s, grad_input=z)
-            d_shift.addmv_(z.view(-1, len(ones)), ones)
-            d_slope.addmv_(torch.mul(z, v, out=product).view(-1, len(ones)), ones)
-            carried = z.mul_(slope).sum(0).addcmul_(num, capacity[step])
+            d_pairs.baddbmm_(pair, inward.transpose(1, 2))
+            carried = torch.bmm(across, inward).squeeze(1).addcmul_(num, c[step])
         parts = (*capacity.shape[:1], ctx.unfolds, *capacity.shape[1:])
         d_num, d_den = d_sums.unbind(2)
         d_capacity = (d_num * states[:-1]).view(parts).sum(1)
         d_num, d_den, d_weights[:, 1] = d_num.reshape(parts).sum(1), -d_den.reshape(parts).sum(1), -d_weights[:, 1]
-        square = s.shape[:2]
-        return None, carried, d_num, d_den, d_capacity, d_slope.view(square), d_shift.view(square), d_weights
+        d_slope, d_shift = d_pairs.permute(1, 2, 0)
+        return None, carried, d_num, d_den, d_capacity, d_slope, d_shift, d_weights
