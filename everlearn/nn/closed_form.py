@@ -210,17 +210,16 @@ class _Recursion(torch.autograd.Function):
                 curves.append(torch.addcmul(u.new_ones(()), u, u, value=-1))
             else:  # u = kept tanh(z)
                 curves.append(torch.where(kept > 0, kept - u * u / kept.clamp(min=1e-12), 0))
+        # each factor gives its place to the gradient of what goes into its layer, since fresh memory takes long
         steps, batch, units = gradient.shape
-        inward = [torch.empty_like(u) for u in hidden] + [torch.empty_like(heads)]  # gradients of what goes into each layer
+        inward = [*curves, slopes.flatten(2)]
         received = torch.empty_like(gradient, memory_format=torch.contiguous_format)
-        parts = heads.shape[2] // units
         carried = gradient.new_zeros(batch, units)
         for t in range(steps - 1, -1, -1):
             g = torch.add(gradient[t], carried, out=received[t])
-            torch.mul(slopes[t], g.unsqueeze(1), out=inward[-1][t].view(batch, parts, units))
+            slopes[t].mul_(g.unsqueeze(1))
             for number in range(count - 1, -1, -1):
-                down = torch.mm(inward[number + 1][t], layers[number], out=inward[number][t])
-                down.mul_(curves[number][t])
+                curves[number][t].mul_(inward[number + 1][t] @ layers[number])
             carried = inward[0][t] @ from_h
         found = []
         for number, u in enumerate(hidden):

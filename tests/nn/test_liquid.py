@@ -119,3 +119,19 @@ def test_bad_input_is_refused_with_both_numbers():
     with pytest.raises(ArgumentError, match="proj_size must be an int >= 1"):
         LiquidRNN(CfCCell(1, 2), proj_size=0)
     assert times(torch.tensor(2.0), 1, 1) == 2.0
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_passes_do_not_disturb_one_another(name):
+    """Room that a pass writes into again belongs to it alone, and a gradient that is asked for twice is the same."""
+    model, x = network(name), drawn(2, 5, 3)
+
+    def gradients(y, **options):
+        return torch.autograd.grad(y.pow(2).sum(), list(model.cell.parameters()), allow_unused=True, **options)
+
+    alone = gradients(model(x)[0])
+    first, other = model(x)[0], model(-x)[0]
+    gradients(other)
+    for again in (gradients(first, retain_graph=True), gradients(first)):
+        assert all(torch.equal(a, b) for a, b in zip(alone, again, strict=True) if a is not None)
+    assert not torch.equal(other, first)
