@@ -29,6 +29,7 @@ PACKAGES = (
     "avalanche-lib",
     "continuum",
     "river",
+    "ncps",
     "ray",
     "fastapi",
     "uvicorn",
