@@ -90,11 +90,8 @@ SWITCHES = {
     "masked head": Setup(f"{BY_MOMENTUM}, head='shared'"),
     "answers among all classes": Setup(f"{BY_MOMENTUM}, answers='all'"),
     "nothing shared": Setup(f"{BY_MOMENTUM}, share=False"),
-    "density on average": Setup(f"{BY_MOMENTUM}, exact=False"),
     "removal by sign": Setup(f"{BY_MOMENTUM}, removal='sign'"),
     "removal by Taylor": Setup(f"{BY_MOMENTUM}, removal='taylor'"),
-    "rate falls within tasks": Setup(f"{BY_MOMENTUM}, decay=(0.5, 0.75)"),
-    "best pass kept": Setup(f"{BY_MOMENTUM}, keep='best_train'"),
     "released code": Setup(
         "growth='random', regrown='zero', free_weights='zero', head='shared', normalisation='shared', answers='all'"
     ),
