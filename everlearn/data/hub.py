@@ -122,7 +122,9 @@ def _picture(name: str, frame: Any, row: int, column: str) -> Any:
     try:
         image = frame[row][column]
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"hub({name!r}): row {row} cannot be read as an image; mend or remove it. ({_sentence(error)})") from error
+        raise DataError(
+            f"hub({name!r}): row {row} cannot be read as an image; mend or remove it. ({_sentence(error)})"
+        ) from error
     if image is None:
         raise DataError(f"hub({name!r}): row {row} has no image in the column {column}. Remove the row.")
     return image

@@ -25,7 +25,9 @@ from everlearn.data.images import check_lazy, image_size
 from everlearn.data.pictures import pictures
 
 HUB = "uoft-cs/cifar100"
-PARQUET = f"Its train-00000-of-00001.parquet and test-00000-of-00001.parquet are at huggingface.co/datasets/{HUB}; put both there."
+PARQUET = (
+    f"Its train-00000-of-00001.parquet and test-00000-of-00001.parquet are at huggingface.co/datasets/{HUB}; put both there."
+)
 SPLITS = ("train", "val", "test")
 FROM = {
     "mini_imagenet": "Its images are a part of ImageNet (image-net.org, on its terms); its lists train.csv and test.csv for "
@@ -52,9 +54,7 @@ def cifar100(labels: str = "fine") -> Data:
     except DataError as error:
         if folder is not None:
             raise
-        raise DataError(
-            f"{error} Or make a folder cifar100 in {where()}. {PARQUET}"
-        ) from error
+        raise DataError(f"{error} Or make a folder cifar100 in {where()}. {PARQUET}") from error
     return replace(data, name="cifar100" if labels == "fine" else "cifar100(labels='coarse')")
 
 

@@ -180,3 +180,16 @@ def test_offline_is_refused_at_once():
     message, seconds = done.stdout.strip().splitlines()
     assert "hub('nobody/nothing')" in message and "Offline" in message
     assert float(seconds) < 30 and time.time() - begin < 90  # 2 s on a free core, nearly all of it imports
+
+
+def test_a_row_without_an_image_is_named(monkeypatch):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    whole = Image.new("RGB", (2, 2))
+    for bad, words in (
+        (None, "row 1 has no image in the column image"),
+        ({"bytes": b"text"}, "row 1 cannot be read as an image"),
+    ):
+        rows = {"image": [whole, bad], "label": ["a", "b"]}
+        offer(monkeypatch, train=datasets.Dataset.from_dict(rows, features=features))
+        with pytest.raises(DataError, match=words):
+            hub("someone/pictures")

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from everlearn.core.errors import ArgumentError, DataError
+from everlearn.data import index_lists
 from everlearn.data.few_shot import few_shot
 
 
@@ -77,3 +79,46 @@ def test_lists_that_cannot_be_used(listed):
     third.rename(folder / "session_4.txt")
     with pytest.raises(DataError, match=r"lacks session_3\.txt"):
         few_shot(data, **LISTED, index=str(folder))
+
+
+IMAGES = ("001.Wren/a.jpg", "001.Wren/b.jpg", "002.Gull/a.jpg", "002.Gull/c.jpg")
+
+
+@pytest.fixture
+def birds(numbered):
+    """Two classes of two images; both have an a.jpg."""
+    data = replace(numbered([2, 2]), y=torch.tensor([0, 0, 1, 1]), files=IMAGES)
+    return replace(data, test_x=data.x, test_y=data.y)
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        ("002.Gull/a.jpg", 2),
+        ("CUB_200_2011/images/002.Gull/a.jpg", 2),
+        ("CUB_200_2011/images/001.Wren/a.jpg", 0),
+        ("  c.jpg ", 3),  # the only one of this name
+        ("3", 3),
+    ],
+)
+def test_a_line_names_one_image(birds, tmp_path, line, row):
+    other = "001.Wren/b.jpg" if row > 1 else "002.Gull/c.jpg"
+    (tmp_path / "session_1.txt").write_text(f"x/{other}\n")
+    (tmp_path / "session_2.txt").write_text(f"{line}\n")
+    session = index_lists.listed(birds, tmp_path)
+    assert session.tolist() == [{row: 1, IMAGES.index(other): 0}.get(place, -1) for place in range(4)]
+
+
+@pytest.mark.parametrize(
+    "line", ["a.jpg", "003.Owl/a.jpg", "images/003.Owl/c.jpg", "002.Gull/b.jpg", "Gull/a.jpg", "d.jpg", "4", "002.Gull/"]
+)
+def test_a_line_that_names_none_or_several_is_refused_with_its_number(birds, tmp_path, line):
+    (tmp_path / "session_2.txt").write_text(f"x/002.Gull/c.jpg\n{line}\n")
+    with pytest.raises(DataError, match=r"session_2.txt:2: a row number 0..3 .* or the path of one of its images"):
+        index_lists.listed(birds, tmp_path)
+
+
+def test_row_numbers_alone_where_rows_are_no_images(numbered, tmp_path):
+    (tmp_path / "session_2.txt").write_text("a.jpg\n")
+    with pytest.raises(DataError, match=r"a row number 0..3 of the training part is expected, got 'a.jpg'"):
+        index_lists.listed(numbered([2, 2]), tmp_path)

@@ -6,7 +6,11 @@ import torch
 from PIL import Image
 
 from everlearn.core.errors import ArgumentError, DataError
+from everlearn.core.spec import build, parse
+from everlearn.data import published
 from everlearn.data.few_shot import few_shot
+from everlearn.data.load import SOURCES
+from everlearn.data.pictures import Pictures
 from everlearn.data.published import cifar100, cub200, mini_imagenet
 
 
@@ -64,7 +68,15 @@ def test_cub_in_its_own_lists(tmp_path):
     birds(tmp_path)
     data = cub200(str(tmp_path), size=(5, 7))
     assert data.classes == ("001.Albatross", "002.Wren") and data.x.shape == (2, 3, 5, 7)
-    assert data.y.tolist() == [0, 1] and data.test_y.tolist() == [0, 1] and data.files == ("Albatross_0.jpg", "Wren_1.jpg")
+    assert (
+        data.y.tolist() == [0, 1]
+        and data.test_y.tolist() == [0, 1]
+        and data.files
+        == (
+            "001.Albatross/Albatross_0.jpg",
+            "002.Wren/Wren_1.jpg",
+        )
+    )
     assert data.test_x[:, 0].float().mean((1, 2)).round().tolist() == pytest.approx([20, 30], abs=3)  # jpg rounds
 
 
@@ -93,6 +105,41 @@ def test_cifar_from_the_hubs_files_in_a_folder(tmp_path, monkeypatch):
     assert coarse.classes == ("fruit", "animal") and coarse.y.tolist() == [0, 1, 1, 0]
     with pytest.raises(ArgumentError, match="labels must be 'fine' or 'coarse'"):
         cifar100(labels="all")
+    (tmp_path / "cifar100" / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(
+        DataError, match=r"holds no test-\*.parquet. Its train-00000.* are at huggingface.co/datasets/uoft-cs/cifar100"
+    ):
+        cifar100()
+
+
+def test_cifar_that_the_hub_does_not_give_says_where_else_it_may_lie(monkeypatch):
+    monkeypatch.delenv("EVERLEARN_DATA", raising=False)
+    asked = []
+
+    def unreachable(name, target):
+        asked.append((name, target))
+        raise DataError("the hub cannot be reached.")
+
+    monkeypatch.setattr(published, "hub", unreachable)
+    with pytest.raises(DataError, match=r"cannot be reached. Or make a folder cifar100 in EVERLEARN_DATA \(not set\)"):
+        cifar100(labels="coarse")
+    assert asked == [("uoft-cs/cifar100", "coarse_label")]
+
+
+def test_both_sets_of_files_may_be_read_lazily(tmp_path):
+    (tmp_path / "mini" / "split").mkdir(parents=True)
+    (tmp_path / "cub").mkdir()
+    mini(tmp_path / "mini", [("n01", 1), ("n02", 2)], [("n02", 3)])
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / "mini" / name).rename(tmp_path / "mini" / "split" / name)
+    birds(tmp_path / "cub")
+    for source, folder in ((mini_imagenet, tmp_path / "mini"), (cub200, tmp_path / "cub")):
+        eager, lazy = source(str(folder), size=5), source(str(folder), size=5, lazy=True)
+        assert isinstance(lazy.x, Pictures) and torch.equal(lazy.x[:], eager.x) and torch.equal(lazy.test_x[:], eager.test_x)
+        assert lazy.name == f"{source.__name__}({str(folder)!r}, size=5, lazy=True)" and lazy.files == eager.files
+        assert isinstance(build(parse(lazy.name), SOURCES, "data set").x, Pictures)
+        with pytest.raises(ArgumentError, match="lazy must be True or False"):
+            source(str(folder), lazy=1)
 
 
 def test_lists_of_images_choose_the_rows_of_sessions(tmp_path):
@@ -126,6 +173,9 @@ def test_lists_of_images_choose_the_rows_of_sessions(tmp_path):
         ),
         (lambda folder: (folder / "train.csv").write_text("filename,label\n"), "the list is empty"),
         (lambda folder: (folder / "images" / "n011.png").unlink(), "image n011.png of the lists is missing"),
+        (lambda folder: (folder / "train.csv").write_text("filename,label\nn011.png,n01\nn011.png,n01\n"), "n011.png twice"),
+        (lambda folder: (folder / "test.csv").write_text("filename,label\nn011.png,n01\n"), "n011.png twice"),
+        (lambda folder: (folder / "images" / "n022.png").write_text("text"), "n022.png: cannot be read as an image"),
         (lambda folder: (folder / "test.csv").write_text("filename,label\nn011.png,n01\nn011.png,n09\n"), "class 'n09'"),
     ],
 )
@@ -143,6 +193,12 @@ def test_a_copy_of_mini_imagenet_that_lacks_something_is_refused(tmp_path, harm,
         ("image_class_labels", "1 1\n2 2\n3 1\n", "image 4 is there or in images.txt, not in both"),
         ("image_class_labels", "1 1\n2 2\n3 1\n4 7\n", "image 4 has class '7', which classes.txt lacks"),
         ("classes", None, "classes.txt is missing"),
+        ("images", None, "holds no images.txt. Pass the folder .* It is published as"),
+        ("train_test_split", "1 1\n2 2\n3 0\n4 0\n", r"train_test_split.txt: image 2 has '2'; 1 \(training\) or 0 \(test\)"),
+        ("train_test_split", "1 0\n2 0\n3 0\n4 0\n", "no image is a training image"),
+        ("train_test_split", "1 1\n2 train\n3 0\n4 0\n", "image 2 has 'train'"),
+        ("images", "1 a.jpg\n2 b.jpg\n3 c.jpg\n4 d.jpg\n", "image a.jpg of the lists is missing"),
+        ("images", "1 {0}\n2 {0}\n3 {0}\n4 {0}\n".format("002.Wren/Wren_1.jpg"), "Wren_1.jpg twice"),
     ],
 )
 def test_a_copy_of_cub_that_lacks_something_is_refused(tmp_path, name, text, message):
@@ -154,5 +210,7 @@ def test_a_copy_of_cub_that_lacks_something_is_refused(tmp_path, name, text, mes
 
 def test_a_set_that_is_nowhere_says_where_it_was_looked_for(monkeypatch):
     monkeypatch.delenv("EVERLEARN_DATA", raising=False)
-    with pytest.raises(DataError, match=r"cub200: not found in EVERLEARN_DATA \(not set\). Pass its folder"):
+    with pytest.raises(
+        DataError, match=r"cub200: not found in EVERLEARN_DATA \(not set\). It is published as .*\. Pass its folder"
+    ):
         cub200()
