@@ -88,7 +88,6 @@ SWITCHES = {
     "frozen weights regrow as zero": Setup(f"{BY_MOMENTUM}, regrown='zero'"),
     "free weights begin at zero": Setup(f"{BY_MOMENTUM}, free_weights='zero'"),
     "masked head": Setup(f"{BY_MOMENTUM}, head='shared'"),
-    "answers among all classes": Setup(f"{BY_MOMENTUM}, answers='all'"),
     "nothing shared": Setup(f"{BY_MOMENTUM}, share=False"),
     "removal by sign": Setup(f"{BY_MOMENTUM}, removal='sign'"),
     "removal by Taylor": Setup(f"{BY_MOMENTUM}, removal='taylor'"),
