@@ -1,6 +1,6 @@
 """Image files as rows of bytes: decoded at once into a tensor, or lazily by `Pictures`, which stands in a data set's x.
 
-Reading lazily keeps file names instead of pixels: 12,000 photographs of 224 x 224 pixels take 1.8 GB as bytes and a megabyte as names.
+Reading lazily keeps file names instead of pixels: 12,000 photographs of 224 x 224 pixels take 1.8 GB as bytes and 5 MB as names.
 The price is that every pass decodes them again.
 """
 

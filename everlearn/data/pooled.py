@@ -20,8 +20,8 @@ def pooled(data: Data, factor: int = 2) -> Data:
     """The same images with sides divided by `factor`; each pixel is the mean of a block of factor x factor pixels.
 
     data: images, x (rows, channels, height, width); factor: at least 2, must divide height and width. Bytes stay bytes, means are
-    rounded to the nearest, halves to the even one. The test part is pooled too. A quarter of the pixels costs a convolutional network
-    about a quarter of the time: `split(pooled(cifar100_12k), experiences=10)`. Raises ArgumentError, DataError.
+    rounded to the nearest, halves to the even one. The test part is pooled too. A quarter of the pixels is a quarter of the
+    multiplications of a convolution: `split(pooled(cifar100_12k), experiences=10)`. Raises ArgumentError, DataError.
 
     >>> x = torch.tensor([[[[0, 2, 8, 8], [4, 6, 8, 9]]]], dtype=torch.uint8)
     >>> pooled(Data("dots", x, torch.tensor([0]), ("a",))).x.tolist()
