@@ -3,7 +3,7 @@
     used after t tasks, independent draws of density d     1 - (1 - d)^t
     tasks left in a layer     log(reserve / free) / log(free^(1 / t))       free = 1 - used, as if it went on falling as it did
 
-A layer is full once less than `reserve` of it is free: a task can then only read what others learned.
+A layer is full once no more than `reserve` of it is free: a task can then only read what others learned.
 """
 
 import math
@@ -29,17 +29,18 @@ def used_fraction(density: float, tasks: int) -> float:
 
 
 def tasks_left(used: float, tasks: int, reserve: float = 0.05) -> float | None:
-    """How many more tasks before less than `reserve` of a layer is free; 0 where it is full, None where it does not fill at all.
+    """How many more tasks before no more than `reserve` of a layer is free; 0 where it is full, None where it does not fill at all.
 
-    used: of the layer, after so many tasks. Under independent draws of density d it is log(reserve) / log(1 - d) - tasks.
+    used: of the layer, after so many tasks. With reserve=0 the forecast is None until nothing is free.
+    Under independent draws of density d it is log(reserve) / log(1 - d) - tasks.
 
     >>> round(tasks_left(used_fraction(0.2, 4), 4), 3), round(math.log(0.05) / math.log(0.8) - 4, 3)
     (9.425, 9.425)
     """
     free = 1.0 - used
-    if free < reserve:
+    if free <= reserve:
         return 0.0
-    if used <= 0.0 or tasks < 1:
+    if used <= 0.0 or tasks < 1 or reserve <= 0.0:  # what halves again and again is never 0
         return None
     return max(0.0, math.log(reserve / free) / (math.log(free) / tasks))
 

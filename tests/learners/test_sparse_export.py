@@ -44,8 +44,11 @@ def test_a_file_of_all_tasks_answers_as_the_learner_does(tmp_path, switches):
     save_tasks(learner, tmp_path / "tasks.safetensors")
     found = load_tasks(tmp_path / "tasks.safetensors", mlp(seed=9))
     assert found.tasks == (0, 1, 2) and found.classes_of(1) == (2, 3)
-    for task in learner.tasks:
+    for task in (0, 1, 2, 0, 0):
         assert torch.equal(found.predict_in(PROBE, task), learner.predict_in(PROBE, task))
+    for name, value in learner.weights_of(1).items():
+        got, rows = found.weights_of(1)[name], [2, 3] if name in learner.layout.head else ...
+        assert torch.equal(got[rows], value[rows])
 
 
 @pytest.mark.parametrize("switches", KINDS, ids=str)
@@ -92,15 +95,36 @@ def test_a_model_of_which_a_tenth_is_read_takes_a_quarter_of_the_dense_one(tmp_p
     assert (tmp_path / "task.safetensors").stat().st_size < 0.25 * dense
 
 
-def test_a_file_that_does_not_fit_is_refused(tmp_path):
+def layers(width=32, out=20, norm=True, more=()):
+    middle = [nn.BatchNorm1d(width)] if norm else [nn.Identity()]
+    return nn.Sequential(nn.Linear(8, width), *middle, nn.ReLU(), nn.Linear(width, 24), nn.ReLU(), nn.Linear(24, out), *more)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (layers(width=30), r"'0.weight' is \[32, 8\] in the file, \[30, 8\] in the model"),
+        (layers(out=21), r"'5.weight' is \[20, 24\] in the file, \[21, 24\] in the model"),
+        (layers(norm=False), r"'1.weight' is \[32\] in the file, not there in the model"),
+        (layers(more=[nn.Linear(20, 20)]), r"'6.weight' is not there in the file, \[20, 20\] in the model"),
+    ],
+    ids=("width", "classes", "normalisation", "depth"),
+)
+def test_a_model_of_another_architecture_is_refused_and_left_alone(tmp_path, other, message):
     learner = taught(mlp(), tasks=1)
     save_tasks(learner, tmp_path / "all")
     export_task(learner, 0, tmp_path / "one")
-    other = nn.Sequential(nn.Linear(8, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 24), nn.ReLU(), nn.Linear(24, 20))
-    with pytest.raises(StateError, match=r"its layer '0.weight' is \[32, 8\], that of the model \[30, 8\]"):
-        load_tasks(tmp_path / "all", other)
-    with pytest.raises(StateError, match=r"does not fit the model: '0\.weight' differs"):
-        load_task(tmp_path / "one", other)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    for name, load in (("all", load_tasks), ("one", load_task)):
+        with pytest.raises(StateError, match=message):
+            load(tmp_path / name, other)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_what_is_no_such_file_and_unknown_tasks_are_refused(tmp_path):
+    learner = taught(mlp(), tasks=1)
+    save_tasks(learner, tmp_path / "all")
+    export_task(learner, 0, tmp_path / "one")
     with pytest.raises(StateError, match="no file of one task"):
         load_task(tmp_path / "all", mlp())
     with pytest.raises(StateError, match="no file of all tasks"):
@@ -114,17 +138,105 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
         export_task(learner, 4, tmp_path / "none")
 
 
-def test_rows_that_contradict_their_weight_are_refused(tmp_path):
-    learner = taught(mlp(), tasks=1)
+def opened(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("kind", ["all", "one"])
+def test_a_file_that_lacks_anything_is_refused(tmp_path, kind):
+    learner = taught(mlp(), tasks=2)
+    write, load = {
+        "all": (save_tasks, load_tasks),
+        "one": (lambda learner, path: export_task(learner, 0, path), load_task),
+    }[kind]
+    write(learner, tmp_path / "good")
+    told, good = opened(tmp_path / "good")
+    for name in good:
+        save_file({other: value for other, value in good.items() if other != name}, tmp_path / "bad", told)
+        with pytest.raises(StateError, match="is damaged: it lacks"):
+            load(tmp_path / "bad", mlp())
+
+
+def test_tensors_that_contradict_one_another_are_refused(tmp_path):
+    learner = taught(mlp(), tasks=2)
+    save_tasks(learner, tmp_path / "all")
     export_task(learner, 0, tmp_path / "one")
-    with safe_open(tmp_path / "one", "pt") as file:
-        told, good = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    for part, wrong in (("column", 99), ("start", -5)):
-        bad = good[f"0.weight:{part}"].clone()
-        bad[1] = wrong
-        save_file(good | {f"0.weight:{part}": bad}, tmp_path / "bad", told)
-        with pytest.raises(StateError, match=r"is damaged: the rows of a weight of shape \[32, 8\]"):
-            load_task(tmp_path / "bad", mlp())
+    changes = {
+        "all": [
+            ("weights", lambda value: value[:-1], "weights, its masks read another number"),
+            ("masks", lambda value: value[:, :-1], "masks are not those of 2 tasks over 1024 weights"),
+            ("masks", lambda value: value[:1], "masks are not those of 2 tasks"),
+            ("task.1.0.bias", lambda value: value[:-1], r"'0.bias' has the shape \[31\], not \[32\]"),
+            ("task.1.5.weight", lambda value: value[:1], r"'5.weight' has the shape \[1, 24\], not \[2, 24\]"),
+            ("classes.1", lambda value: value + 18, r"classes outside 0\.\.19"),
+        ],
+        "one": [
+            ("column.0.weight", lambda value: value + 90, r"the rows of a weight of shape \[32, 8\]"),
+            ("start.0.weight", lambda value: -value, r"the rows of a weight of shape \[32, 8\]"),
+            ("own.5.bias", lambda value: value[:1], r"'5.bias' has the shape \[1\], not \[2\]"),
+        ],
+    }
+    for kind, load in (("all", load_tasks), ("one", load_task)):
+        told, good = opened(tmp_path / kind)
+        for name, change, message in changes[kind]:
+            save_file(good | {name: change(good[name]).clone()}, tmp_path / "bad", told)
+            with pytest.raises(StateError, match=message):
+                load(tmp_path / "bad", mlp())
+
+
+def test_numbers_keep_their_precision(tmp_path):
+    learner = Sparse(mlp().double(), density=0.5)
+    learner.boundary(Boundary(0, (0, 1)))
+    learner.update(Batch(PROBE.double(), torch.arange(6) % 2))
+    save_tasks(learner, tmp_path / "all")
+    export_task(learner, 0, tmp_path / "one")
+    asked = learner.predict_in(PROBE.double(), 0)
+    assert asked.dtype == torch.float64
+    assert torch.equal(load_tasks(tmp_path / "all", mlp(seed=9).double()).predict_in(PROBE.double(), 0), asked)
+    assert torch.equal(load_task(tmp_path / "one", mlp(seed=9).double())(PROBE.double()), asked)
+
+
+class Shared(nn.Module):
+    """Two layers with one weight, and two names of one buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.again = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.again.weight = self.inner.weight
+        self.register_buffer("scale", torch.full((8,), 2.0))
+        self.register_buffer("rows", self.scale.view(2, 4))
+        self.last = nn.Linear(8, 20)
+
+    def forward(self, x):
+        return self.last(self.again(self.inner(x).relu()) * self.scale)
+
+
+def test_a_weight_under_two_names_is_written_once(tmp_path):
+    learner = taught(Shared(), density=0.5)
+    save_tasks(learner, tmp_path / "all")
+    assert len(compact(learner)["weights"]) == int(learner.used().sum()) <= 64
+    for task in learner.tasks:
+        export_task(learner, task, tmp_path / "one")
+        assert not [name for name in opened(tmp_path / "one")[1] if name.endswith("again.weight")]
+        asked = learner.predict_in(PROBE, task)
+        assert torch.equal(load_task(tmp_path / "one", Shared())(PROBE), asked)
+        assert torch.allclose(load_task(tmp_path / "one", Shared(), csr=True)(PROBE), asked, atol=1e-5)
+        assert torch.equal(load_tasks(tmp_path / "all", Shared()).predict_in(PROBE, task), asked)
+
+
+def test_one_task_takes_six_bytes_a_weight_and_its_own_rows_of_the_head(tmp_path):
+    learner = taught(mlp())
+    export_task(learner, 1, tmp_path / "one")
+    found = opened(tmp_path / "one")[1]
+    assert found["column.0.weight"].dtype == torch.int16 and found["value.0.weight"].dtype == torch.float32
+    assert found["own.5.weight"].shape == (2, 24) and found["classes"].tolist() == [2, 3]
+    wide = nn.Sequential(nn.Linear(2**15 + 1, 4), nn.ReLU(), nn.Linear(4, 20))
+    learner = taught(wide, tasks=1, shape=(2**15 + 1,), steps=1, density=0.01)
+    export_task(learner, 0, tmp_path / "one")
+    assert opened(tmp_path / "one")[1]["column.0.weight"].dtype == torch.int32
+    probe = torch.randn(2, 2**15 + 1)
+    assert torch.equal(load_task(tmp_path / "one", wide)(probe), learner.predict_in(probe, 0))
 
 
 def test_a_layer_in_csr_form_takes_rows_of_any_leading_shape():

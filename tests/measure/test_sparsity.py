@@ -67,6 +67,12 @@ def test_the_forecast_is_that_of_its_formula():
     assert tasks_left(0.0, 3) is None
 
 
+def test_without_a_reserve_a_layer_is_full_when_nothing_is_free():
+    assert tasks_left(0.5, 3, 0.0) is None and tasks_left(1.0, 3, 0.0) == 0.0
+    found = look(Sparsity(reserve=0.0), Masked("11111000"))
+    assert found["full"] == ["a"] and found["tasks_left"] == {"a": 0.0, "b": None} and found["next_full"] is None
+
+
 def test_a_run_tells_before_a_layer_is_full():
     stream = tasks(load("digits"), experiences=5, batch=50)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 10))
