@@ -14,7 +14,8 @@ from torch import Tensor
 from everlearn.core.errors import DataError, ServeError
 from everlearn.data.arrays import read_npz
 from everlearn.data.decoders import USUAL
-from everlearn.data.images import ENDINGS, plane
+from everlearn.data.images import ENDINGS
+from everlearn.data.pictures import plane
 from everlearn.data.labels import natural
 from everlearn.serve.input_spec import InputSpec
 
