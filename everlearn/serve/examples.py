@@ -15,8 +15,8 @@ from everlearn.core.errors import DataError, ServeError
 from everlearn.data.arrays import read_npz
 from everlearn.data.decoders import USUAL
 from everlearn.data.images import ENDINGS
-from everlearn.data.pictures import plane
 from everlearn.data.labels import natural
+from everlearn.data.pictures import plane
 from everlearn.serve.input_spec import InputSpec
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
