@@ -249,7 +249,7 @@ class Sparse(TaskLearner):
             tensors |= dict.fromkeys(self.layout.names[name], copy)
         if place != self.at:
             self.layout.put(tensors, self.kept[place], self._rows(place))
-        return tensors
+        return {name: tensors[first] for name, first in self.layout.first.items()}
 
     def _rows(self, place: int) -> Tensor:
         return torch.tensor(self.columns[place], device=self.stored.device)
@@ -277,7 +277,7 @@ class Sparse(TaskLearner):
         if self.model.training:
             self.model.eval()
         with torch.no_grad():
-            scores = functional_call(self.model, self._asked[task], (x,))
+            scores = functional_call(self.model, self._asked[task], (x,), tie_weights=False)  # all are given
         columns = self.columns[place]
         if self.answers == "all" or len(columns) == scores.shape[1]:
             return scores

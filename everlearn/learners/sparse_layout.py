@@ -38,6 +38,11 @@ class Layout:
         self.head = tuple(prefix + name for name in rows)
         found: dict[str, nn.Parameter] = {}
         for name, weight in maskable(model).items():
+            if not isinstance(weight, nn.Parameter):
+                raise ArgumentError(
+                    f"{owner}: {name!r} is computed from other tensors, so it cannot be masked. Take that away with "
+                    "torch.nn.utils.parametrize.remove_parametrizations, or torch.nn.utils.remove_weight_norm."
+                )
             once = all(weight is not other for other in found.values())
             if once and weight.requires_grad and name not in self.head:
                 found[name] = weight
@@ -53,7 +58,7 @@ class Layout:
         }
         self.shapes = {name: tuple(weight.shape) for name, weight in found.items()}
         self.size = ends[-1]
-        everywhere = dict(model.named_parameters(remove_duplicate=False))  # a weight that layers share has a name in each
+        everywhere = self.tensors()  # a weight that layers share has a name in each
         self.names = {
             name: [other for other, tensor in everywhere.items() if tensor is weight] for name, weight in found.items()
         }
@@ -61,18 +66,26 @@ class Layout:
         shared = () if own_norms else NORMALISATION
         norms = [module for module in model.modules() if isinstance(module, shared)]
         common = masked | {id(tensor) for module in norms for tensor in (*module.parameters(), *module.buffers())}
+        common |= {id(weight) for weight in model.parameters() if not weight.requires_grad}  # never moves
         persistent = model.state_dict().keys()
+        seen: dict[int, str] = {}  # the first name of each tensor
+        self.first = {name: seen.setdefault(id(tensor), name) for name, tensor in self.tensors().items()}
         self.own = [
             name
             for name, tensor in self.tensors().items()
-            if name in persistent and id(tensor) not in common and name not in self.head
+            if name in persistent and id(tensor) not in common and name not in self.head and name == self.first[name]
         ]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every parameter and buffer of the model by its name, not copied."""
-        return dict(self.model.named_parameters(remove_duplicate=False)) | dict(
-            self.model.named_buffers(remove_duplicate=False)
-        )
+        """Every parameter and buffer of the model by its name, not copied; of a module in several places, by the first one's."""
+        modules = list(self.model.named_modules())
+        kinds = (nn.Module.named_parameters, nn.Module.named_buffers)
+        return {
+            f"{start}.{name}".lstrip("."): tensor
+            for named in kinds
+            for start, module in modules
+            for name, tensor in named(module, recurse=False, remove_duplicate=False)
+        }
 
     def row(self) -> Tensor:
         """(weights,) a copy of the masked weights as they stand."""

@@ -457,3 +457,53 @@ def test_questions_without_a_task_and_unknown_tasks_are_refused():
     with pytest.raises(InputError, match="names class 40; the network has classes"):
         learner.boundary(Boundary(3, (40,)))
     assert learner.tasks == (0, 1)
+
+
+class Again(nn.Module):
+    """A module of a user's that stands in two places, and a bias that two layers share."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.twice = nn.ModuleList([self.inner, self.norm])
+        self.other = nn.Linear(8, 8)
+        self.other.bias = self.inner.bias
+        self.last = nn.Linear(8, 20)
+
+    def forward(self, x):
+        for module in (self.inner, self.norm, *self.twice):
+            x = module(x)
+        return self.last(self.other(x).relu())
+
+
+def test_a_module_in_two_places_is_kept_once_and_forgets_nothing():
+    with isolated(0, "network"):
+        model = Again()
+    learner = Sparse(model, density=0.5, **SHORT)
+    teach(learner, 0, 3, (8,))
+    probe = rows(0, 99, shape=(8,)).x
+    before = learner.predict_in(probe, 0)
+    held = {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
+    learner.boundary(Boundary(1, TEN[1]))
+    for step in range(3):
+        learner.update(rows(1, step, shape=(8,)))
+        assert torch.equal(learner.predict_in(probe, 0), before)
+    assert {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()} == held
+    assert list(learner.private_of(0)) == ["inner.bias", "norm.weight", "norm.bias", *NORM, "last.weight", "last.bias"]
+
+
+NORM = ("norm.running_mean", "norm.running_var", "norm.num_batches_tracked")
+
+
+def test_frozen_weights_are_not_kept_for_each_task():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    learner = taught(Sparse(model, **SHORT), 2)
+    assert "0.weight" not in learner.private_of(0) and "0.bias" in learner.private_of(0)
+    assert torch.equal(learner.weights_of(0)["0.weight"], model[0].weight)
+
+
+def test_a_weight_that_is_computed_cannot_be_masked():
+    with pytest.raises(ArgumentError, match=r"'0\.weight' is computed from other tensors"):
+        Sparse(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), nn.Linear(8, 20)))
