@@ -153,8 +153,7 @@ def follow(spec, examples, steps):
             if case.meta.generation.mode is GenerationMode.POSITIVE:
                 case.validate_response(response, excluded_checks=[checks.positive_data_acceptance] if allowed else [])
 
-    few = examples < 100  # which may by chance follow no link at all: the short walks are always the same ones
-    Walk.run(settings=settings(PLAIN, max_examples=examples, stateful_step_count=steps, derandomize=few, database=None))
+    Walk.run(settings=settings(PLAIN, max_examples=examples, stateful_step_count=steps))
     return seen
 
 
