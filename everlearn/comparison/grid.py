@@ -1,6 +1,5 @@
 """`compare`: learners x seeds over one stream under one budget, and what came of it in one record and one report."""
 
-import fcntl
 import json
 import os
 import sys
@@ -20,12 +19,13 @@ from everlearn.comparison.job import Job, LearnerSource, StreamSource, raise_fau
 from everlearn.comparison.summary import HEADLINES, pairs, summarise
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, StateError, check_count
+from everlearn.core.lock import held
 from everlearn.core.run import environment
 from everlearn.core.state import write_atomic
 from everlearn.core.stream import Stream
 
 BASELINES = ("frozen", "fine_tune", "retrain")
-CONFIG, RESULT, REPORT, LOCK = "comparison.yaml", "result.json", "report.html", ".lock"
+CONFIG, RESULT, REPORT = "comparison.yaml", "result.json", "report.html"
 
 Watch = Callable[[float, int, int], None]
 
@@ -295,17 +295,7 @@ def _held(folder: str | Path | None, config: dict[str, Any], resume: bool) -> It
     if folder is None:
         yield None
         return
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = open(place / LOCK, "w")  # noqa: SIM115 - held until the comparison ends
-    except OSError as error:
-        raise StateError(f"cannot use the folder {place}: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StateError(f"{place} is in use by another process; wait for it, or choose another --folder.") from error
+    with held(Path(folder), "choose another --folder") as place:
         path = place / CONFIG
         if path.exists() and resume:
             standing = _settings(path)

@@ -6,7 +6,6 @@ Lessons are snapshots in a folder beside the run, which stays as it is. The fold
 served and taught again; none of its snapshots is ever removed. No row is kept, only the sha256 of the rows of each lesson.
 """
 
-import fcntl
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import yaml
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, InputError, StateError, closest
+from everlearn.core.lock import LOCK, held
 from everlearn.core.run import CONFIG, SNAPSHOTS
 from everlearn.core.state import capture, digest, load_snapshot, newest_snapshot, same, write_atomic, write_snapshot
 from everlearn.learners.few_shot import FewShot
@@ -27,7 +27,6 @@ from everlearn.serve.source import SERVER, Source, source_of
 
 TAUGHT = "taught"  # the folder of lessons in that of a run
 ORIGIN = "taught_from"  # the key of its config.yaml that marks it
-LOCK = ".lock"
 FEW = 12  # classes that are named one by one in words
 
 
@@ -265,16 +264,7 @@ def _held(place: Path, own: Path) -> Iterator[None]:
     strange = not fresh and place.resolve() != own.resolve() and any(item.name != LOCK for item in place.iterdir())
     if strange and ORIGIN not in _config(place):
         raise StateError(f"{place} holds something else than lessons. Choose another --output.")
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = open(place / LOCK, "w")  # noqa: SIM115 - held until the lesson ends
-    except OSError as error:
-        raise StateError(f"cannot use the folder {place}: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StateError(f"{place} is in use by another process; wait for it, or choose another --output.") from error
+    with held(place, "choose another --output"):
         try:
             yield
         finally:
