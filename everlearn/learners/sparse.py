@@ -22,7 +22,7 @@ from everlearn.core.flat import flat
 from everlearn.core.guard import Guard, count_outputs
 from everlearn.core.learner import TaskLearner
 from everlearn.core.random import generator
-from everlearn.learners.sparse_layout import Layout
+from everlearn.learners.sparse_layout import Layout, among
 from everlearn.learners.sparse_scores import Scores
 from everlearn.learners.sparse_steps import BestPass, Steps
 from everlearn.learners.sparse_topology import Topology, densities
@@ -31,7 +31,6 @@ from everlearn.nn.masks import Masks, highest
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Adam, Optimizer
 
-FLOOR = -1e9  # the score of a class that is not the task's
 CHOICES = {
     "method": ("dst", "packnet", "wsn"),
     "free_weights": ("fresh", "zero"),
@@ -59,7 +58,7 @@ class Sparse(TaskLearner):
     free_weights: unused weights begin a task from their initial draw ("fresh") or from 0 ("zero"); regrown: a frozen weight that
     grows is there at once ("restore") or only when the task is asked about ("zero"); normalisation: "per_task" or "shared";
     head: rows of the task's "own", dense, or masked and frozen with the other weights ("shared"); answers: among the classes of
-    the "task" or "all". Released code has zero, zero, shared, shared, all; each costs accuracy (see the page).
+    the "task" or "all". Released code has zero, zero, shared, shared, all; the study `dst` says what each costs or gains.
     infer_task: "max_output" takes the task whose network has the largest mean maximum score on the rows asked about.
     method: "packnet" trains all free weights for half of `task_steps`, keeps the largest, and trains those on; "wsn" learns a score for
     every weight, used ones too, and takes the highest at each step. With either, growth and removal do nothing.
@@ -230,10 +229,9 @@ class Sparse(TaskLearner):
         """(weights,) what every task learned, the open one included, each weight once; the initial draw where none reads it."""
         if self.mask is None:
             return self.stored
+        # a frozen weight has its stored value, also where it was trained with 0 in its place
         mine = self.mask if self._frozen is None else self.mask & ~self._frozen
-        return torch.where(
-            mine, self.layout.row(), self.stored
-        )  # a frozen weight has its value, however it was trained with
+        return torch.where(mine, self.layout.row(), self.stored)
 
     def private_of(self, task: int) -> dict[str, Tensor]:
         """What a task keeps for itself: biases, normalisation and such by their names in the model, and its own rows of the head."""
@@ -278,10 +276,7 @@ class Sparse(TaskLearner):
             self.model.eval()
         with torch.no_grad():
             scores = functional_call(self.model, self._asked[task], (x,), tie_weights=False)  # all are given
-        columns = self.columns[place]
-        if self.answers == "all" or len(columns) == scores.shape[1]:
-            return scores
-        return torch.full_like(scores, FLOOR).index_copy(1, self._rows(place), scores[:, columns])
+        return scores if self.answers == "all" else among(scores, self._rows(place))
 
     def update(self, batch: Batch) -> Metrics:
         self._check(batch)

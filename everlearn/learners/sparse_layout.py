@@ -15,6 +15,7 @@ from everlearn.core.flat import cut, flat
 from everlearn.nn.features import last_linear
 from everlearn.nn.masks import maskable
 
+FLOOR = -1e9  # the score of a class that is not the task's
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
@@ -113,3 +114,14 @@ class Layout:
             if name in self.head:
                 value = tensors[name].detach().index_copy(0, rows, value)
             tensors[name] = value
+
+
+def among(scores: Tensor, classes: Tensor) -> Tensor:
+    """Scores (batch, outputs) in which only these classes (numbers) can be the answer: the others become -1e9.
+
+    >>> among(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([1, 2])).argmax().item()
+    2
+    """
+    if len(classes) == scores.shape[1]:
+        return scores
+    return torch.full_like(scores, FLOOR).index_copy(1, classes, scores[:, classes])

@@ -1,4 +1,10 @@
-"""Gradient steps of a masked network: what is frozen does not move, what is outside the mask stays 0, and the best pass is kept."""
+"""Gradient steps of a masked network: what is frozen does not move, what is outside the mask stays 0, and the best pass is kept.
+
+    g <- g * (1 - still);   w <- step(w, g);   w <- w * active;   frozen weights and other tasks' rows undo the decay of weights
+
+Gradients stay dense outside the mask, and so do Adam's averages: growth by gradient or momentum reads them there.
+Reference: Yildirim et al. (2024), arXiv 2308.14831, and the code released with it.
+"""
 
 from collections.abc import Sequence
 
@@ -97,6 +103,7 @@ class BestPass:
         self.clear(0)
 
     def clear(self, rows: int) -> None:
+        """Begin a task of so many rows; 0: its passes cannot be told, and none is kept."""
         self.rows = rows
         self.seen = 0
         self.right = 0

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everlearn.core.errors import check_count
 from everlearn.core.events import Event
 from everlearn.core.learner import Learner
 from everlearn.core.monitor import Monitor, Step
@@ -35,6 +36,7 @@ class Unchanged(Monitor):
     parts = ("first", "shares")
 
     def __init__(self, rows: int = 100):
+        check_count(self.name, "rows", rows)
         self.rows = rows
         self.first: dict[str, Tensor] = {}  # scores at the set's own checkpoint
         self.shares: dict[str, float] = {}  # by set, at the last checkpoint after it
