@@ -108,7 +108,7 @@ def rewire(mask: Tensor, kept: Tensor, score: Tensor, last: Tensor | None = None
     last: bool, places that grow only where no other is left (those that another task holds, say). A place that was just removed may
     grow again.
     """
-    count = int(mask.sum()) - int(kept.sum())
+    count = int(mask.count_nonzero()) - int(kept.count_nonzero())
     if last is not None:
         score = score.masked_fill(last, BELOW)
     return grow(kept, score, count)

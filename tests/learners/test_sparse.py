@@ -8,47 +8,12 @@ from everlearn import Batch, Boundary, FineTune, Sparse, run
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.random import isolated
 from everlearn.core.state import same
-from everlearn.core.stream import Schema
 from everlearn.data.load import load
 from everlearn.data.split import tasks
 from everlearn.measure.matrix import AccuracyMatrix
-from everlearn.nn.mobilenet import mobilenet_v2
-from everlearn.nn.networks import resnet18
 from everlearn.optim.optimizers import SGD, Adam
 
-TEN = tuple((2 * task, 2 * task + 1) for task in range(10))
-SHORT = {"update_every": 2, "task_steps": 12}
-
-
-def network(seed=0, classes=20, normalisation=nn.BatchNorm1d):
-    with isolated(seed, "network"):
-        return nn.Sequential(
-            nn.Linear(8, 32), normalisation(32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, classes)
-        )
-
-
-def rows(task, step=0, count=16, shape=(8,)):
-    source = torch.Generator().manual_seed(100 * task + step)
-    y = torch.arange(count) % 2
-    x = torch.randn(count, *shape, generator=source)
-    x[:, 0] += (2.0 * y - 1.0).view(-1, *[1] * (x.ndim - 2))
-    return Batch(x, y + 2 * task, task=task)
-
-
-def taught(learner, number, steps=12, shape=(8,)):
-    """The learner after the first tasks."""
-    for task in range(number):
-        teach(learner, task, steps, shape)
-    return learner
-
-
-def teach(learner, task, steps=12, shape=(8,)):
-    learner.boundary(Boundary(task, TEN[task], rows(task, shape=shape)))
-    for step in range(steps):
-        learner.update(rows(task, step, shape=shape))
-
-
-PROBE = rows(0, 99).x
+from .lessons import PROBE, SHORT, TEN, network, rows, taught, teach
 
 
 @pytest.mark.parametrize(
@@ -361,49 +326,6 @@ def test_the_task_is_found_by_the_largest_output():
     assert len(found) > 1
 
 
-class Own(nn.Module):
-    """A module of a user's: grouped and depth-wise convolutions, a shared weight, a parameter that is none of the known kinds."""
-
-    def __init__(self):
-        super().__init__()
-        self.grouped = nn.Conv2d(4, 8, 3, padding=1, groups=2)
-        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.norm = nn.GroupNorm(2, 8)
-        self.scale = nn.Parameter(torch.ones(8))
-        self.inner = nn.Linear(8, 8)
-        self.again = nn.Linear(8, 8)
-        self.again.weight = self.inner.weight
-        self.last = nn.Linear(8, 20)
-
-    def forward(self, x):
-        hidden = self.norm(self.depthwise(self.grouped(x).relu())).mean((2, 3)) * self.scale
-        return self.last(self.again(self.inner(hidden).relu()))
-
-
-TINY = Schema((3, 8, 8), torch.float32, tuple(map(str, range(20))))
-NETWORKS = {
-    "own": (Own, (4, 6, 6)),
-    "resnet18": (lambda: resnet18(TINY, width=8), (3, 8, 8)),
-    "mobilenet_v2": (lambda: mobilenet_v2(TINY, width=0.25), (3, 8, 8)),
-}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_it_masks_networks_of_other_kinds(name):
-    build, shape = NETWORKS[name]
-    with isolated(0, "network"):
-        model = build()
-    learner = Sparse(model, density=0.5, growth="momentum", **SHORT)
-    teach(learner, 0, 3, shape)
-    learner.boundary(Boundary(1, TEN[1]))
-    probe = rows(0, 99, shape=shape).x
-    before = learner.predict_in(probe, 0)
-    for step in range(3):
-        learner.update(rows(1, step, shape=shape))
-    assert torch.equal(learner.predict_in(probe, 0), before)
-    assert not torch.equal(learner.mask_of(0), learner.mask_of(1))
-
-
 def test_it_learns_tasks_of_digits_and_forgets_nothing():
     stream = tasks(load("digits"), experiences=5, batch=10, epochs=3)
     with isolated(0, "network"):
@@ -439,13 +361,6 @@ def test_what_cannot_be_is_refused(arguments, message):
         Sparse(network(), init=arguments.pop("init", "uniform"), **arguments)
 
 
-def test_a_network_without_weights_to_mask_is_refused():
-    with pytest.raises(ArgumentError, match="no weights to mask"):
-        Sparse(nn.Linear(8, 4))
-    with pytest.raises(ArgumentError, match="needs a last linear layer"):
-        Sparse(nn.Conv2d(1, 4, 3))
-
-
 def test_questions_without_a_task_and_unknown_tasks_are_refused():
     learner = taught(Sparse(network()), 2, steps=1)
     with pytest.raises(InputError, match="2 tasks are known, and it was not told which"):
@@ -457,53 +372,3 @@ def test_questions_without_a_task_and_unknown_tasks_are_refused():
     with pytest.raises(InputError, match="names class 40; the network has classes"):
         learner.boundary(Boundary(3, (40,)))
     assert learner.tasks == (0, 1)
-
-
-class Again(nn.Module):
-    """A module of a user's that stands in two places, and a bias that two layers share."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Linear(8, 8)
-        self.norm = nn.BatchNorm1d(8)
-        self.twice = nn.ModuleList([self.inner, self.norm])
-        self.other = nn.Linear(8, 8)
-        self.other.bias = self.inner.bias
-        self.last = nn.Linear(8, 20)
-
-    def forward(self, x):
-        for module in (self.inner, self.norm, *self.twice):
-            x = module(x)
-        return self.last(self.other(x).relu())
-
-
-def test_a_module_in_two_places_is_kept_once_and_forgets_nothing():
-    with isolated(0, "network"):
-        model = Again()
-    learner = Sparse(model, density=0.5, **SHORT)
-    teach(learner, 0, 3, (8,))
-    probe = rows(0, 99, shape=(8,)).x
-    before = learner.predict_in(probe, 0)
-    held = {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
-    learner.boundary(Boundary(1, TEN[1]))
-    for step in range(3):
-        learner.update(rows(1, step, shape=(8,)))
-        assert torch.equal(learner.predict_in(probe, 0), before)
-    assert {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()} == held
-    assert list(learner.private_of(0)) == ["inner.bias", "norm.weight", "norm.bias", *NORM, "last.weight", "last.bias"]
-
-
-NORM = ("norm.running_mean", "norm.running_var", "norm.num_batches_tracked")
-
-
-def test_frozen_weights_are_not_kept_for_each_task():
-    model = network()
-    model[0].weight.requires_grad_(False)
-    learner = taught(Sparse(model, **SHORT), 2)
-    assert "0.weight" not in learner.private_of(0) and "0.bias" in learner.private_of(0)
-    assert torch.equal(learner.weights_of(0)["0.weight"], model[0].weight)
-
-
-def test_a_weight_that_is_computed_cannot_be_masked():
-    with pytest.raises(ArgumentError, match=r"'0\.weight' is computed from other tensors"):
-        Sparse(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), nn.Linear(8, 20)))

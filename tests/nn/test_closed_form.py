@@ -12,6 +12,8 @@ from everlearn.nn.closed_form import MODES, CfCCell, WiredCfCCell, scaled_tanh
 from everlearn.nn.liquid import LiquidRNN
 from everlearn.nn.wiring import auto_ncp
 
+from .descended import descended
+
 X = torch.cos(torch.arange(18.0, dtype=torch.float64)).reshape(2, 3, 3)
 DT = torch.tensor([[0.5, 1.0, 2.0], [0.1, 3.0, 1.0]], dtype=torch.float64)
 
@@ -232,14 +234,7 @@ def test_training_lowers_the_loss_and_modes_differ():
     for mode in MODES:
         with isolated(0):
             network = LiquidRNN(CfCCell(3, 8, mode=mode), return_sequences=False, proj_size=1)
-        optimizer = torch.optim.Adam(network.parameters(), 0.01)
-        losses = []
-        for _ in range(30):
-            optimizer.zero_grad()
-            loss = (network(X.float(), dt=DT.float())[0] - torch.tensor([[1.0], [-1.0]])).pow(2).mean()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+        losses = descended(network, X.float(), DT.float(), torch.tensor([[1.0], [-1.0]]), rate=0.01, steps=30)
         assert losses[-1] < 0.1 * losses[0]
         answers.append(losses[0])
     assert len(set(answers)) == 3

@@ -15,6 +15,8 @@ from everlearn.nn.liquid import LiquidRNN
 from everlearn.nn.time_constant import POSITIVE, SOLVERS, LTCCell
 from everlearn.nn.wiring import auto_ncp, fully_connected
 
+from .descended import descended
+
 X = torch.cos(torch.arange(18.0, dtype=torch.float64)).reshape(2, 3, 3)
 DT = torch.tensor([[0.5, 1.0, 2.0], [0.1, 3.0, 1.0]], dtype=torch.float64)
 
@@ -211,14 +213,7 @@ def test_synapses_that_a_wiring_lacks_get_no_gradient():
 def test_training_lowers_the_loss():
     with isolated(0):
         network = LiquidRNN(LTCCell(auto_ncp(3, 12, 1)), return_sequences=False)
-    optimizer = torch.optim.Adam(network.parameters(), 0.05)
-    losses = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = (network(X.float(), dt=DT.float())[0] - torch.tensor([[0.5], [-0.5]])).pow(2).mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = descended(network, X.float(), DT.float(), torch.tensor([[0.5], [-0.5]]), rate=0.05, steps=40)
     assert losses[-1] < 0.1 * losses[0]
 
 
