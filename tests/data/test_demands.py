@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from everlearn.core.errors import ArgumentError, DataError
+from everlearn.core.random import derive
 from everlearn.data.demands import (
     HUNDRED_BYTES,
     POPULATION,
@@ -103,6 +104,24 @@ def test_the_busy_hour_follows_local_time():
     deviation = 0.2 * math.sqrt(2) / (2 * math.pi) * 24
     assert numpy.mean(shifts) == pytest.approx(6.0, abs=4 * deviation / math.sqrt(40))
     assert numpy.std(shifts) == pytest.approx(deviation, rel=0.5)
+
+
+def test_a_demand_is_the_sum_of_sines_of_its_pair():
+    """The formula, pair by pair and sample by sample, with the phases as they are drawn."""
+    network, seed = replace(LINE, lonlat=((0.0, 0.0), (90.0, 0.0), (30.0, 10.0))), 4
+    found = sine_demands(network, 200, mass=[1, 2, 3], total=10.0, step_minutes=90.0, noise=0.0, exponent=0.5, seed=seed)
+    base = gravity([1, 2, 3], total=10.0, distance=torch.from_numpy(network.distances()), exponent=0.5)
+    draws = numpy.random.default_rng(derive(seed, "phases"))
+    shift, psi = draws.standard_normal(3), draws.uniform(0, 2 * math.pi, (3, 3))
+    for t, s, d in ((0, 0, 1), (7, 1, 0), (100, 2, 0), (199, 0, 2), (150, 1, 2)):
+        w, phi = 2 * math.pi / 16, 2 * math.pi * network.lonlat[d][0] / 360 + 0.2 * shift[d]
+        level = (
+            1
+            + 0.45 * math.sin(w * t + phi)
+            + 0.15 * math.sin(2 * w * t + 2 * phi + 1)
+            + 0.1 * math.sin(w * t / 7 + psi[s, d])
+        )
+        assert float(found[t, s, d]) == pytest.approx(float(base[s, d]) * max(0.05, level), rel=1e-12)
 
 
 def test_noise_is_a_factor_of_its_own_for_each_demand_and_matrix():

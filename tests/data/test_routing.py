@@ -120,7 +120,8 @@ def test_loads_are_worked_out_by_hand():
     assert cut.loads(demands).tolist() == [1.0, 20.0, 0.0, 48.0]
     assert float(cut.lost(demands)) == 10.0 and float(route(line).lost(demands)) == 0.0
     assert cut.over({0}).nonzero().tolist() == [[0, 1]]
-    assert cut.without(cut.over({0})).lost(demands) == 11.0
+    less = cut.without(cut.over({0}))
+    assert less.lost(demands) == 11.0 and less.loads(demands).tolist() == [0.0, 20.0, 0.0, 48.0]
 
 
 @settings(max_examples=60, deadline=None)

@@ -129,6 +129,14 @@ def test_a_folder_of_matrices_is_sorted_by_the_times_in_them(tmp_path):
         write(tmp_path, text, f"demandMatrix-{name}.txt")
     data = read_demand_folder(tmp_path, network)
     assert data.demands[:, 0, 1].tolist() == [1.0, 2.0, 3.0] and data.step_minutes == 5.0
+    for name, at, minutes in (
+        ("one", ["0000"], 5.0),
+        ("hours", ["0000", "0100", "0200"], 60.0),
+    ):  # of one file nothing is known
+        (tmp_path / name).mkdir()
+        for time in at:
+            write(tmp_path / name, NATIVE.replace("0301-0005", f"0301-{time}"), f"demandMatrix-{time}.txt")
+        assert read_demand_folder(tmp_path / name, network).step_minutes == minutes
     write(tmp_path, XML.replace("0301-0005", "0301-0020"), "demandMatrix-d.xml")
     with pytest.raises(DataError, match=r"d.xml: its time 20040301-0020 comes 10 min after the one before, and others 5"):
         read_demand_folder(tmp_path, network)

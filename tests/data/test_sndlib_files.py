@@ -79,7 +79,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path):
         ("155 1 622 2 )", "155 1 622 )", "file:10: a link has four numbers and pairs"),
         ("155 1 622 2 )", "155 1 622 2", "file:10: a link has four numbers and pairs"),
         ("AB ( A B ) 40", "AB ( A B ) -40", "file:10: a number >= 0 is expected, got -40"),
-        ("2 12.5 UNLIMITED", "2 12.5", "file:13: a demand has the form name"),
+        ("2 12.5 UNLIMITED", "2 12.5", "file:13: a demand has the form name .*, got 2 words behind the nodes"),
         ("2 12.5 UNLIMITED", "2 nan UNLIMITED", "file:13: a finite number is expected, got 'nan'"),
         ("2 12.5 UNLIMITED\n)", "2 12.5 UNLIMITED", r"file:12: the section DEMANDS is not closed"),
     ],

@@ -96,6 +96,7 @@ def test_the_table_has_where_each_learner_ends(plain):
     assert [title for title, _, _ in found.headings] == [
         "All classes", "Base classes", "New classes", "Harmonic mean", "Average", "Drop",
     ]  # fmt: skip
+    assert [unit for _, unit, _ in found.headings] == ["%"] * 5 + ["points"]
     label, cells = found.rows[0]
     assert label in [entry["label"] for entry in plain["learners"]]
     # two seeds: half-width = t(0.975, 1) * |a - b| / 2 = 12.706 * |a - b| / 2, cut off at 0 and 1 nowhere in a table

@@ -101,6 +101,10 @@ def test_states_are_those_of_the_peer(units, positivity):
     states = cell.unroll(X.float(), torch.zeros(2, units), DT.float())
     torch.testing.assert_close(states[:, -1], torch.tensor(PEER[units, positivity]), atol=1e-6, rtol=0)
     assert torch.equal(cell.read(states), states[..., : wiring.outputs])
+    with torch.no_grad():
+        cell.output_scale.fill_(3.0)
+        cell.output_shift.copy_(torch.arange(cell.outputs))
+    assert torch.equal(cell.read(states), 3.0 * states[..., : wiring.outputs] + torch.arange(cell.outputs))
 
 
 # ---- beside the slow twin --------------------------------------------------------------------------------------------------
