@@ -244,6 +244,7 @@ def build_learner(text: str, stream: Stream, model: str, seed: int) -> Learner:
     learner = _learner(parse(text), stream, model, seed)
     if not isinstance(learner, Learner):
         raise SpecError(f"{text} gives {type(learner).__name__}, not a learner.")
+    _gives_answers(text, learner, stream)
     _holds_every_class(text, learner, stream.schema.outputs)
     return learner
 
@@ -261,6 +262,17 @@ def build_agent(text: str, seed: int) -> Agent:
     if not isinstance(made, Agent):
         raise SpecError(f"{text} gives {type(made).__name__}, not an agent.")
     return made
+
+
+def _gives_answers(text: str, learner: Learner, stream: Stream) -> None:
+    """Refuse a learner of classes where values are asked for, and one of values where classes are."""
+    asked = stream.schema.answers
+    if asked not in learner.gives:
+        able = sorted(name for name, found in learners().items() if asked in getattr(found, "gives", ()))
+        raise ArgumentError(
+            f"{text} gives {' and '.join(learner.gives)}, and {stream.name} asks for {asked}. Learners of {asked}: "
+            f"{', '.join(able) or 'none'}."
+        )
 
 
 def _holds_every_class(text: str, learner: Learner, classes: int) -> None:

@@ -19,7 +19,7 @@ Metrics = dict[str, Any]
 class Batch:
     """Rows that arrive together.
 
-    x: (batch, ...) tensor or dict of such; y: (batch,) int64 labels, absent until they are known;
+    x: (batch, ...) tensor or dict of such; y: (batch,) int64 labels, or (batch, targets) float32 values, absent until they are known;
     task: id of the task where it is known; time: (batch,) of each row; id: names that join a late label to its input.
     """
 

@@ -19,18 +19,28 @@ class Guard:
 
     owner: the learner's name in messages; classes: the number of classes y may name, or None where it is not known;
     finite=False lets NaN through as "missing" (estimators that handle it say so); model: the network that x must fit, tried on
-    one row for as long as nothing was learned (without it, the first batch is not known to fit until the network has failed).
+    one row for as long as nothing was learned (without it, the first batch is not known to fit until the network has failed);
+    targets: the number of real numbers in an answer, where y is not of classes: 0 takes that of the first batch with answers.
     """
 
     parts = ("shapes", "dtypes")
 
-    def __init__(self, owner: str, classes: int | None = None, finite: bool = True, model: nn.Module | None = None):
+    def __init__(
+        self,
+        owner: str,
+        classes: int | None = None,
+        finite: bool = True,
+        model: nn.Module | None = None,
+        *,
+        targets: int | None = None,
+    ):
         self.owner = owner
         self.classes = classes
         self.finite = finite
         self.model = model
-        self.shapes: list[list[int]] = []
-        self.dtypes: list[str] = []
+        self.targets = targets
+        self.shapes: list[list[int]] = []  # of the tensors in x, and behind them that of y where it holds values
+        self.dtypes: list[str] = []  # of the tensors in x
 
     def batch(self, batch: Batch) -> None:
         """Refuse a batch that cannot be learned from; remember the shape of the first good one."""
@@ -38,18 +48,26 @@ class Guard:
             raise InputError(f"{self.owner}: update takes a Batch(x, y), got {type(batch).__name__}.")
         self.inputs(batch.x)
         if batch.y is not None:
-            self._labels(batch.y, len(batch))
+            (self._labels if self.targets is None else self._answers)(batch.y, len(batch))
         for name, value in (("time", batch.time), ("id", batch.id)):
             if value is not None and len(value) != len(batch):
                 raise InputError(f"{self.owner}: {name} must name each of the {len(batch)} rows of x, got {len(value)}.")
         if not self.shapes:
             self.shapes, self.dtypes = _layout(batch.x)
+        if self.targets is not None and batch.y is not None and self.width is None:
+            self.shapes = [*self.shapes, [batch.y.shape[1]]]
+
+    @property
+    def width(self) -> int | None:
+        """The number of values in an answer: as told, or as learned from; None where neither is known."""
+        known = self.shapes[len(self.dtypes) :]
+        return self.targets or (known[0][0] if known else None)
 
     def inputs(self, x: X) -> None:
         """Refuse an x whose rows differ from those learned from, or that is not finite."""
         if isinstance(x, Tensor):
             if self.shapes and (
-                len(self.shapes) > 1 or list(x.shape[1:]) != self.shapes[0] or str(x.dtype) != self.dtypes[0]
+                len(self.dtypes) > 1 or list(x.shape[1:]) != self.shapes[0] or str(x.dtype) != self.dtypes[0]
             ):
                 self._differs(x)
             self._tensor(x, "x")
@@ -64,7 +82,7 @@ class Guard:
         lengths = {key: len(value) if value.ndim else 0 for key, value in x.items()}
         if len(set(lengths.values())) != 1:
             raise InputError(f"{self.owner}: every tensor in x needs the same number of rows, got {lengths}.")
-        if self.shapes and _layout(x) != (self.shapes, self.dtypes):
+        if self.shapes and _layout(x) != (self.shapes[: len(self.dtypes)], self.dtypes):
             self._differs(x)
         for key, value in x.items():
             self._tensor(value, f"x[{key!r}]")
@@ -89,7 +107,7 @@ class Guard:
         shapes, dtypes = _layout(x)
         raise InputError(
             f"{self.owner}: rows of x have shape {_plain(shapes)} and dtype {_plain(dtypes)}; "
-            f"this learner learned from shape {_plain(self.shapes)} and dtype {_plain(self.dtypes)}."
+            f"this learner learned from shape {_plain(self.shapes[: len(self.dtypes)])} and dtype {_plain(self.dtypes)}."
         )
 
     def _tensor(self, x: Tensor, name: str) -> None:
@@ -103,6 +121,20 @@ class Guard:
                     f"{self.owner}: {name} holds {x[place].item()} at {place} ({len(wrong)} such values in all); "
                     "fill or drop missing values first."
                 )
+
+    def _answers(self, y: Tensor, count: int) -> None:
+        if not isinstance(y, Tensor) or y.dtype != torch.float32:
+            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"{self.owner}: y must be a float32 tensor of values, got {kind}.")
+        wanted = self.width
+        if y.ndim != 2 or len(y) != count or y.shape[1] == 0 or wanted not in (None, y.shape[1]):
+            form = f"({count}, {wanted})" if wanted else f"({count}, targets)"
+            raise InputError(f"{self.owner}: y must have shape {form} for {count} rows of x, got {tuple(y.shape)}.")
+        if not torch.isfinite(y).all():
+            place = tuple((~torch.isfinite(y)).nonzero()[0].tolist())
+            raise InputError(
+                f"{self.owner}: y holds {y[place].item()} at {place}; leave out rows whose answer is not known."
+            )
 
     def _labels(self, y: Tensor, count: int) -> None:
         if not isinstance(y, Tensor) or y.dtype != torch.int64:
@@ -118,7 +150,7 @@ class Guard:
 
 
 def count_outputs(model: nn.Module) -> int | None:
-    """The number of classes a model tells apart, read off its last linear layer; None where it has none."""
+    """The number of classes a model tells apart (or of values that it gives), read off its last linear layer; None where it has none."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return linear[-1].out_features if linear else None
 

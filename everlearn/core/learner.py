@@ -21,16 +21,18 @@ class Learner(ABC):
     parts: the attributes that are state (modules, optimisers, memories, generators, tensors, scalars).
     name: the word for it in call strings. needs_boundaries: whether it can only learn where changes are announced.
     reference: a yardstick that may exceed the budget and is never recommended (retraining on everything, say).
+    gives: what it learns to give, "classes" or "values" (or both): scores of classes, or a real number for each target.
     """
 
     name: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
     needs_boundaries: ClassVar[bool] = False
     reference: ClassVar[bool] = False
+    gives: ClassVar[tuple[str, ...]] = ("classes",)
 
     @abstractmethod
     def predict(self, x: X) -> Tensor:
-        """Scores (batch, classes) whose argmax is the answer. Changes nothing."""
+        """Scores (batch, classes) whose argmax is the answer, or the values (batch, targets). Changes nothing."""
 
     @abstractmethod
     def update(self, batch: Batch) -> Metrics:

@@ -17,10 +17,11 @@ from everlearn.core.events import Event, X
 
 @dataclass(frozen=True)
 class Schema:
-    """What one row looks like: the shape and dtype of x, and the user's own names of classes and columns.
+    """What one row looks like: the shape and dtype of x, and the user's own names of classes, columns and targets.
 
-    `shape` leaves the batch out. `classes[y]` is the user's label of class y. Images are uint8, channels first, 0..255.
-    `encoder` turns raw rows of a table into rows of x (`data.encoder.Encoder`), where x comes from a table.
+    `shape` leaves the batch out. `classes[y]` is the user's label of class y. Where answers are real numbers, `classes` is empty and
+    `targets` names the columns of y. Images are uint8, channels first, 0..255. `encoder` turns raw rows of a table into rows of x
+    (`data.encoder.Encoder`), where x comes from a table.
     """
 
     shape: tuple[int, ...]
@@ -28,16 +29,22 @@ class Schema:
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()
     encoder: Any = None
+    targets: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> int:
-        """The number of classes, which is that of a learner's scores."""
-        return len(self.classes)
+        """The number of classes, or of targets: the columns of what a learner predicts."""
+        return len(self.classes or self.targets)
+
+    @property
+    def answers(self) -> str:
+        """What y holds: "values" where there are targets, else "classes"."""
+        return "values" if self.targets else "classes"
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows that are never learned from: x (rows, ...), y (rows,) int64; `task` where the learner may know it."""
+    """Rows that are never learned from: x (rows, ...), y (rows,) int64 or (rows, targets) float32; `task` where the learner may know it."""
 
     name: str
     x: X

@@ -5,7 +5,7 @@
 Nothing comes before it is known: the answer of a window stands in the stream behind every window that ends before the answer's own
 time. With horizon=1 it comes with its window (predict, then learn); with a longer one the same ids come again with y later.
 A failure is announced, if at all, at the first window that ends in it, never earlier; the windows after it hold loads of before, as
-they would in service. Targets are real numbers, one column per link; `schema.classes` holds the names of these links.
+they would in service. Targets are real numbers, one column per link; `schema.targets` holds the names of these links.
 
 Reference: Ayoub et al. (2024), arXiv 2404.05304 (link-load prediction under failures). Gama et al. (2013), On evaluating stream
 learning algorithms, Machine Learning 90 (prequential).
@@ -125,9 +125,11 @@ class LinkForecast(Stream):
         held_out: Sequence[HeldOut],
     ):
         names = loads.network.link_names
-        features, classes = ([names[link] for link in chosen] for chosen in (layout.observed, layout.targets))
+        features, targets = ([names[link] for link in chosen] for chosen in (layout.observed, layout.targets))
         self.name = "link_forecast"
-        self.schema = Schema((layout.window, len(layout.observed)), torch.float32, tuple(classes), tuple(features))
+        self.schema = Schema(
+            (layout.window, len(layout.observed)), torch.float32, (), tuple(features), targets=tuple(targets)
+        )
         self.held_out = held_out
         self.boundaries = announced
         self.headline = "prequential"

@@ -66,7 +66,7 @@ class Layout:
     @property
     def schema(self) -> Schema:
         """What one row of x looks like."""
-        return Schema(self.shape, getattr(torch, self.dtype), self.classes, self.features, self.encoder)
+        return Schema(self.shape, getattr(torch, self.dtype), self.classes, self.features, self.encoder, self.targets)
 
     @cached_property
     def x_columns(self) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class InputSpec:
     def of(cls, served: Learner | Agent, schema: Schema, targets: Sequence[str] = ()) -> "InputSpec":
         """The spec of a learner or agent on rows of a schema. A schema without classes is one of values."""
         kind = "actions" if isinstance(served, Agent) else "classes" if schema.classes else "values"
-        named = tuple(targets) or (("value",) if kind == "values" else ())
+        named = tuple(targets) or (schema.targets or ("value",) if kind == "values" else ())
         encoder = None if schema.encoder is None else schema.encoder.to_json()
         dtype = str(schema.dtype).removeprefix("torch.")
         return cls(kind, tuple(schema.shape), dtype, schema.classes, schema.features, named, encoder)
@@ -70,7 +70,7 @@ class InputSpec:
     @property
     def schema(self) -> Schema:
         """The schema of the rows."""
-        return Schema(self.shape, getattr(torch, self.dtype), self.classes, self.features, self._encoder)
+        return Schema(self.shape, getattr(torch, self.dtype), self.classes, self.features, self._encoder, self.targets)
 
     @property
     def row_bytes(self) -> int:

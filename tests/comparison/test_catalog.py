@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from everlearn.comparison import catalog
-from everlearn.core.errors import InputError, SpecError
+from everlearn.core.errors import ArgumentError, InputError, SpecError
+from everlearn.core.events import Batch
 from everlearn.core.learner import Learner, TaskLearner
 from everlearn.core.run import run
+from everlearn.core.stream import Schema, Stream
 from everlearn.measure.matrix import AccuracyMatrix
 
 
@@ -58,6 +60,21 @@ def test_an_unknown_learner_is_answered_with_the_closest(digits):
 def test_an_unknown_argument_is_answered_with_the_closest(digits):
     with pytest.raises(SpecError, match="did you mean 'capacity'"):
         catalog.build_learner("replay(capactiy=5)", digits, "auto", 0)
+
+
+def test_a_learner_of_classes_is_refused_where_values_are_asked_for():
+    class Loads(Stream):
+        name = "loads"
+        schema = Schema((6, 1), torch.float32, (), targets=("load",))
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return Batch(torch.zeros(2, 6, 1), torch.zeros(2, 1))
+
+    with pytest.raises(ArgumentError, match=r"^fine_tune gives classes, and loads asks for values\. Learners of values: "):
+        catalog.build_learner("fine_tune", Loads(), "mlp", 0)
 
 
 def test_a_data_set_alone_is_not_a_stream():

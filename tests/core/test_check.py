@@ -1,7 +1,9 @@
 """The contract checks find planted faults, each with the sentence that tells its author what to mend, and pass what is right."""
 
 import random
+import re
 import time
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 from torch.nn.functional import one_hot, softmax
 
 from everlearn import Adapter, Batch, Boundary, FineTune, Learner, check_learner
+from everlearn.core.contract import refusals
 from everlearn.core.errors import ArgumentError, ContractError, InputError
 from everlearn.core.guard import Guard
 from everlearn.core.random import generator, isolated
@@ -67,6 +70,82 @@ def test_what_is_right_passes_and_says_what_was_checked(capsys):
     passed = check_learner(learner(), verbose=True)
     assert len(passed) == len(set(passed)) == 12
     assert capsys.readouterr().out.splitlines() == [f"ok  {sentence}" for sentence in passed]
+
+
+class Drift(Learner):
+    """Forecasts the last value plus the mean rise seen so far. Abstract, as above."""
+
+    gives = ("values",)
+    parts = ("rise", "guard")
+
+    def __init__(self, targets):
+        self.rise = torch.zeros(targets)
+        self.guard = Guard(self.name, targets=targets)
+
+    def predict(self, x):
+        self.guard.inputs(x)
+        return x[:, -1, : len(self.rise)] + self.rise
+
+    def update(self, batch):
+        self.guard.batch(batch)
+        if batch.y is not None:
+            self.rise = 0.9 * self.rise + 0.1 * (batch.y - batch.x[:, -1, : len(self.rise)]).mean(dim=0)
+        return {}
+
+
+def forecaster(**members):
+    members.setdefault("boundary", lambda self, boundary: None)
+    return type("Planted", (Drift,), {"name": "planted", **members})
+
+
+@pytest.mark.parametrize("targets", [1, 3])
+def test_learners_of_values_pass(targets):
+    assert len(check_learner(lambda seed: forecaster()(targets), targets=targets)) == 12
+    generous = forecaster(
+        __init__=lambda self, targets: (Drift.__init__(self, targets), setattr(self.guard, "targets", 0))[0]
+    )
+    check_learner(
+        lambda seed: generous(targets), targets=targets
+    )  # who takes the first batch's number of values for the rule
+    windows, next_values = torch.randn(20, 6, targets), torch.randn(20, targets)
+    check_learner(lambda seed: forecaster()(targets), example=Batch(windows, next_values), targets=targets)
+    events = [Batch(windows[k : k + 5], next_values[k : k + 5]) for k in range(0, 20, 5)]
+    check_learner(lambda seed: forecaster()(targets), events=events, targets=targets)
+
+
+def guardless(self, batch):
+    self.guard.batch(replace(batch, y=None) if isinstance(batch, Batch) else batch)
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        (
+            {"predict": lambda self, x: (self.guard.inputs(x), x[:, -1, :1])[1]},
+            r"scores of shape \(6, 3\) for 6 rows, got \(6, 1\)",
+        ),
+        ({"predict": lambda self, x: (self.guard.inputs(x), x[:, -1] / 0)[1]}, "scores that are not finite"),
+        ({"update": guardless}, "was accepted; refuse it with an InputError"),
+    ],
+)
+def test_faults_of_learners_of_values_are_found(members, sentence):
+    with pytest.raises(ContractError, match=sentence):
+        check_learner(lambda seed: forecaster(**members)(3), targets=3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["y of dtype int64", "y of dtype float64", r"y of shape \(rows,\)", "NaN in y", "Inf in y", "y of another width"],
+)
+def test_each_kind_of_wrong_values_is_tried(wrong, monkeypatch):
+    """A guard that lets one kind of wrong y through is found by that kind."""
+    kept = refusals.bad_batches
+    monkeypatch.setattr(
+        refusals, "bad_batches", lambda *given, **named: [c for c in kept(*given, **named) if re.fullmatch(wrong, c[0])]
+    )
+    with pytest.raises(ContractError, match=f"update with {wrong} was accepted"):
+        check_learner(lambda seed: forecaster(update=guardless)(3), targets=3)
 
 
 @pytest.mark.parametrize("hidden", [nn.Identity, nn.Dropout, lambda: nn.LayerNorm(16)])

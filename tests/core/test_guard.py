@@ -106,6 +106,50 @@ def test_missing_values_may_be_let_through():
         Guard("owner").batch(Batch(X * torch.nan, Y))
 
 
+V = torch.tensor([[1.0, -2.0], [0.5, 3.0], [4.0, 0.0]])
+VALUES = [
+    (Y, "y must be a float32 tensor of values, got torch.int64"),
+    (V.double(), "got torch.float64"),
+    (V.tolist(), "got list"),
+    (V[:2], r"y must have shape \(3, 2\) for 3 rows of x, got \(2, 2\)"),
+    (V[:, 0], r"y must have shape \(3, 2\) for 3 rows of x, got \(3,\)"),
+    (V[:, :1], r"y must have shape \(3, 2\) for 3 rows of x, got \(3, 1\)"),
+    (V.log(), r"y holds nan at \(0, 1\); leave out rows whose answer is not known"),
+    (V / V.flip(0) * torch.inf, r"y holds inf at \(0, 0\)"),
+]
+
+
+@pytest.mark.parametrize(("y", "sentence"), VALUES)
+@pytest.mark.parametrize("told", [True, False])
+def test_values_that_cannot_be_learned_from_are_refused(y, sentence, told):
+    """The number of targets is told, or that of the first batch with answers."""
+    guard = Guard("owner", targets=2 if told else 0)
+    guard.batch(Batch(X))
+    guard.batch(Batch(X, V))
+    before = capture(guard)
+    with pytest.raises(InputError, match=f"^owner: .*{sentence}"):
+        guard.batch(Batch(X, y))
+    assert same(before, capture(guard)) and guard.width == 2
+    guard.batch(Batch(X, V))
+    with pytest.raises(InputError, match=r"learned from shape \(4,\) and dtype torch.float32\.$"):
+        guard.inputs(X[:, :3])
+
+
+def test_the_first_answers_tell_how_many_values_there_are():
+    guard = Guard("owner", targets=0)
+    with pytest.raises(InputError, match=r"y must have shape \(3, targets\) for 3 rows of x, got \(3, 0\)"):
+        guard.batch(Batch(X, V[:, :0]))
+    guard.batch(Batch({"a": X, "b": X}))
+    assert guard.width is None and guard.shapes == [[4], [4]]
+    guard.batch(Batch({"a": X, "b": X}, V))
+    assert guard.width == 2 and guard.shapes == [[4], [4], [2]] and len(guard.dtypes) == 2
+    guard.inputs({"a": X, "b": X})
+    other = Guard("owner", targets=0)
+    other.shapes, other.dtypes = guard.shapes, guard.dtypes  # its state is all that it knows
+    with pytest.raises(InputError, match=r"\(3, 2\)"):
+        other.batch(Batch({"a": X, "b": X}, V[:, :1]))
+
+
 def test_huge_values_are_finite():
     """Their sum overflows, they do not."""
     for x in (torch.full((4, 4), 3e38), torch.full((4, 4), 6e4, dtype=torch.float16), torch.tensor([[3e38, 3e38, -3e38]])):

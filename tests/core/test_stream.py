@@ -56,3 +56,10 @@ def test_a_stream_without_its_two_methods_cannot_be_made():
 def test_a_schema_counts_its_classes():
     assert Schema((3, 8, 8), torch.uint8, ("cat", "dog", "owl")).outputs == 3
     assert HeldOut("test", torch.zeros(2, 1), torch.zeros(2)).task is None
+
+
+def test_a_schema_says_what_answers_are():
+    labels = Schema((4,), torch.float32, ("no", "maybe", "yes"))
+    values = Schema((24, 2), torch.float32, (), ("a>b", "b>a"), targets=("a>b",))
+    assert (labels.outputs, labels.answers) == (3, "classes")
+    assert (values.outputs, values.answers) == (1, "values")

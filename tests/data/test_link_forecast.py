@@ -41,7 +41,7 @@ def test_windows_and_answers_by_hand(square):
     """One event per matrix from the end of the first window on; x is the loads up to then, y the next ones."""
     loads = link_loads(SQUARE, square.demands, FAILURE).loads.float()
     stream = link_forecast(square, changes=FAILURE, window=6, test=None)
-    assert len(stream) == 120 - 6 and stream.schema.shape == (6, 8) and stream.schema.classes == SQUARE.link_names
+    assert len(stream) == 120 - 6 and stream.schema.shape == (6, 8) and stream.schema.targets == SQUARE.link_names
     for index in (0, 33, 113, -1):
         event, end = stream[index], (index % 114) + 5
         assert torch.equal(event.x, loads[None, end - 5 : end + 1]) and torch.equal(event.y, loads[None, end + 1])
@@ -55,7 +55,7 @@ def test_links_and_what_is_observed_are_chosen(square):
     links = (("d", "b"), (0, 1))
     columns = [SQUARE.link(*ends) for ends in links]
     few = link_forecast(square, links=links, window=3, horizon=1, test=None)
-    assert few.schema.classes == few.schema.features == ("d>b", "a>b")
+    assert few.schema.targets == few.schema.features == ("d>b", "a>b")
     assert torch.equal(few[4].x[0], loads[4:7, columns]) and torch.equal(few[4].y[0], loads[7, columns])
     every = link_forecast(square, links=links, observe="all", window=3, test=None)
     assert torch.equal(every[4].x[0], loads[4:7]) and torch.equal(every[4].y, few[4].y)

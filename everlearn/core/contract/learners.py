@@ -63,7 +63,7 @@ def made_from_its_seed(trial: Trial) -> None:
 
 
 def scores_have_a_shape(trial: Trial) -> None:
-    """predict gives finite scores (rows, classes) without a gradient, before and after learning, also for one row"""
+    """predict gives finite scores (rows, classes) or values, without a gradient, before and after learning, also for one row"""
     learner, problem = trial.fresh(), trial.problem
     for event in (None, *problem.events):
         if event is not None:
@@ -192,7 +192,7 @@ def boundaries_are_accepted(trial: Trial) -> None:
     kinds = (
         Boundary(None),
         Boundary(3),
-        Boundary(4, tuple(batch.y.unique().tolist())),
+        Boundary(4, tuple(batch.y.unique().tolist()) if problem.targets is None else ()),
         Boundary(5, (), batch),
         Boundary(6, (), replace(batch, y=None)),
     )

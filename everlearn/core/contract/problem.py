@@ -13,11 +13,17 @@ from everlearn.core.state import capture
 
 @dataclass(frozen=True)
 class Problem:
-    """Events to learn from, rows to ask about, and the number of classes (None where it is not known)."""
+    """Events to learn from, rows to ask about, and the number of classes, or of values in an answer (None where it is not known)."""
 
     events: tuple[Event, ...]
     probe: X
     classes: int | None
+    targets: int | None = None
+
+    @property
+    def outputs(self) -> int | None:
+        """The columns of what a learner must predict."""
+        return self.classes if self.targets is None else self.targets
 
     @property
     def batches(self) -> list[Batch]:
@@ -39,7 +45,29 @@ def gaussian_problem(classes: int, announced: bool, batches: int = 12, size: int
     return Problem(tuple(events), torch.randn(6, features, generator=source), classes)
 
 
-def sampled_problem(example: Batch, classes: int | None, announced: bool, batches: int = 12, size: int = 8) -> Problem:
+def sine_problem(targets: int, announced: bool, batches: int = 12, size: int = 8, window: int = 6) -> Problem:
+    """Windows of noisy waves, one wave a column, whose next value is the answer: x (size, window, targets), y (size, targets)."""
+    source = torch.Generator().manual_seed(2024)
+    steps = torch.arange(batches * size + window + 6, dtype=torch.float32)[:, None]
+    waves = (
+        5.0
+        + torch.sin(steps * (0.3 + 0.2 * torch.arange(targets)))
+        + 0.1 * torch.randn(len(steps), targets, generator=source)
+    )
+    windows = waves.unfold(0, window, 1).transpose(1, 2)
+    events: list[Event] = [
+        Batch(windows[start : start + size].clone(), waves[start + window : start + window + size].clone())
+        for start in range(0, batches * size, size)
+    ]
+    if announced:
+        events.insert(batches // 2, Boundary(1))
+        events.insert(0, Boundary(0))
+    return Problem(tuple(events), windows[-6:].clone(), None, targets)
+
+
+def sampled_problem(
+    example: Batch, classes: int | None, announced: bool, targets: int | None = None, batches: int = 12, size: int = 8
+) -> Problem:
     """Batches of rows drawn from an example."""
     source = torch.Generator().manual_seed(2024)
     events: list[Event] = []
@@ -47,10 +75,10 @@ def sampled_problem(example: Batch, classes: int | None, announced: bool, batche
         index = torch.randint(len(example), (size,), generator=source)
         events.append(Batch(rows(example.x, index), example.y[index]))
     if announced:
-        known = tuple(example.y.unique().tolist())
+        known = tuple(example.y.unique().tolist()) if targets is None else ()
         events.insert(batches // 2, Boundary(1, known))
         events.insert(0, Boundary(0, known))
-    return Problem(tuple(events), rows(example.x, slice(0, size)), classes)
+    return Problem(tuple(events), rows(example.x, slice(0, size)), classes, targets)
 
 
 def copied(event: Event) -> Event:

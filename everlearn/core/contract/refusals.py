@@ -26,7 +26,7 @@ def bad_input_is_refused(trial: Trial) -> None:
         clean, tried = trial.fresh(), trial.fresh()
         for learner in (clean, tried):
             fold(learner, problem.events[:begun])
-        for what, batch in bad_batches(good, problem.classes, learned=begun > 0):
+        for what, batch in bad_batches(good, problem.outputs, learned=begun > 0):
             refused(tried, f"update with {what}", partial(tried.update, batch))
         for what, x in bad_inputs(good.x, learned=begun > 0):
             refused(tried, f"predict with {what}", partial(ask_latest, tried, x))
@@ -100,24 +100,38 @@ def bad_inputs(x: X, learned: bool) -> list[tuple[str, Any]]:
     return cases
 
 
-def bad_batches(good: Batch, classes: int | None, learned: bool) -> list[tuple[str, Any]]:
-    """(what is wrong, batch) for update."""
+def bad_batches(good: Batch, outputs: int | None, learned: bool) -> list[tuple[str, Any]]:
+    """(what is wrong, batch) for update. outputs: the number of classes, or of values in an answer; None where it is not known."""
     y = good.y
+    values = y.dtype.is_floating_point
     cases: list[tuple[str, Any]] = [(what, replace(good, x=x)) for what, x in bad_inputs(good.x, learned)]
     cases += [(f"{what} and no y", replace(good, x=x, y=None)) for what, x in bad_inputs(good.x, learned)]
     cases[0] = ("zero rows", Batch(rows(good.x, slice(0, 0)), y[:0]))
     cases += [
         ("a pair (x, y) in the place of a Batch", (good.x, y)),
-        ("y of dtype float32", replace(good, y=y.float())),
         ("y that is a list", replace(good, y=y.tolist())),
-        ("y of shape (rows, 1)", replace(good, y=y[:, None])),
-        ("fewer labels than rows", replace(good, y=y[:-1])),
-        ("the label -1", replace(good, y=torch.cat([y[:-1], torch.tensor([-1])]))),
+        ("fewer answers than rows", replace(good, y=y[:-1])),
         ("fewer ids than rows", replace(good, id=("only one",))),
     ]
-    if classes is not None:
+    if values:
+        cases += [
+            ("y of dtype int64", replace(good, y=y.long())),
+            ("y of dtype float64", replace(good, y=y.double())),
+            ("y of shape (rows,)", replace(good, y=y[:, 0])),
+            ("NaN in y", replace(good, y=_poisoned(y, math.nan))),
+            ("Inf in y", replace(good, y=_poisoned(y, math.inf))),
+        ]
+        if learned:  # who is not told takes the first batch's width for the rule
+            cases.append(("y of another width", replace(good, y=_wider(y))))
+        return cases
+    cases += [
+        ("y of dtype float32", replace(good, y=y.float())),
+        ("y of shape (rows, 1)", replace(good, y=y[:, None])),
+        ("the label -1", replace(good, y=torch.cat([y[:-1], torch.tensor([-1])]))),
+    ]
+    if outputs is not None:
         cases.append(
-            (f"the label {classes} of {classes} classes", replace(good, y=torch.cat([y[:-1], torch.tensor([classes])])))
+            (f"the label {outputs} of {outputs} classes", replace(good, y=torch.cat([y[:-1], torch.tensor([outputs])])))
         )
     return cases
 

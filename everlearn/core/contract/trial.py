@@ -111,12 +111,13 @@ def check_class(value: Any, base: type) -> None:
 
 
 def check_scores(learner: Learner, scores: Any, count: int, problem: Problem) -> None:
-    """Refuse scores that are not (rows, classes), finite, and free of gradients."""
-    wanted = f"({count}, {problem.classes})" if problem.classes is not None else f"({count}, classes)"
+    """Refuse scores that are not (rows, classes) or values (rows, targets), finite, and free of gradients."""
+    outputs = problem.outputs
+    wanted = f"({count}, {outputs or ('classes' if problem.targets is None else 'targets')})"
     if not isinstance(scores, Tensor) or not scores.dtype.is_floating_point:
         kind = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
         raise fault(learner, f"predict must return a floating-point tensor of scores {wanted}, got {kind}.")
-    good = scores.ndim == 2 and len(scores) == count and problem.classes in (None, scores.shape[1])
+    good = scores.ndim == 2 and len(scores) == count and outputs in (None, scores.shape[1])
     if not good:
         raise fault(learner, f"predict must return scores of shape {wanted} for {count} rows, got {tuple(scores.shape)}.")
     if not torch.isfinite(scores).all():
