@@ -14,6 +14,7 @@ from everlearn.data import folders, known_sets, published
 from everlearn.data.arrays import from_arrays, npz
 from everlearn.data.bundled import BUNDLED
 from everlearn.data.dataset import Data
+from everlearn.data.demands import Traffic, abilene, euro28
 from everlearn.data.hub import hub
 from everlearn.data.images import images
 from everlearn.data.pooled import pooled
@@ -61,7 +62,7 @@ def known() -> list[tuple[str, str]]:
     return list(rows.items())
 
 
-SOURCES: dict[str, Callable[..., Data]] = {
+SOURCES: dict[str, Callable[..., Data | Traffic]] = {
     **BUNDLED,
     "cifar100_12k": known_sets.cifar100_12k,
     "cifar100": published.cifar100,
@@ -71,6 +72,8 @@ SOURCES: dict[str, Callable[..., Data]] = {
     "omniglot_small": known_sets.omniglot_small,
     "bandit_classification": known_sets.bandit_classification,
     "libsvm_binary": known_sets.libsvm_binary,
+    "abilene": abilene,
+    "euro28": euro28,
     "table": table,
     "images": images,
     "pooled": pooled,
@@ -116,5 +119,5 @@ def _near(name: str) -> str:
     return f"; did you mean {near[0]!r}?" if near else "."
 
 
-def _first_line(source: Callable[..., Data]) -> str:
+def _first_line(source: Callable[..., Data | Traffic]) -> str:
     return (source.__doc__ or "").strip().split("\n")[0]

@@ -7,6 +7,7 @@
 | `permuted`, `rotated` | what inputs look like |
 | `label_shift` | how often each class comes |
 | `recurring` | which few classes a task has; they come back |
+| `link_forecast` | the load of a network's links, when some of them fail |
 | `prequential` | whatever changed in the data set, in the order of time |
 | `iid` | nothing: the control |
 | `noisy` | nothing: a share of the answers is wrong |
@@ -25,6 +26,8 @@ from everlearn.data.delayed import delayed
 from everlearn.data.domain import permuted, rotated
 from everlearn.data.few_shot import few_shot
 from everlearn.data.label_shift import label_shift
+from everlearn.data.link_forecast import link_forecast
+from everlearn.data.link_loads import LinkDown, LinkUp, NodeDown, NodeUp
 from everlearn.data.noisy import noisy
 from everlearn.data.prefix import prefix
 from everlearn.data.prequential import iid, prequential
@@ -41,6 +44,7 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "rotated": rotated,
     "label_shift": label_shift,
     "recurring": recurring,
+    "link_forecast": link_forecast,
     "prequential": prequential,
     "iid": iid,
     "noisy": noisy,
@@ -48,6 +52,6 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "prefix": prefix,
     "served": served,
 }
-VALUES: dict[str, Any] = {
-    item.name: item for item in (Imbalanced, Corrupted)
-}  # arguments that are named by calls themselves
+VALUES: dict[str, Any] = {  # arguments that are named by calls themselves
+    item.name: item for item in (Imbalanced, Corrupted, LinkDown, LinkUp, NodeDown, NodeUp)
+}
