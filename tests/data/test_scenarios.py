@@ -37,7 +37,7 @@ def test_every_scenario_is_found_by_its_name_and_documented(name):
         "prefix(delayed(iid(digits)), events=7)",
         "noisy(split(digits), labels=0.4)",
         "iid(noisy(digits))",
-        "link_forecast(euro28(steps=60), changes=(link_down(40, link=('Paris', 'London')), link_up(50, link=('Paris', 'London'))), window=5)",
+        "link_forecast(euro28(steps=60), changes=(link_down(40, link=('Paris', 'London')), node_up(50, node='Paris')), window=5)",
     ],
 )
 def test_what_a_stream_is_called_can_be_typed(digits, text):
