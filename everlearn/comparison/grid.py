@@ -16,7 +16,7 @@ from everlearn.comparison.catalog import build_budget, build_learner, normal, st
 from everlearn.comparison.catalog import learners as known_learners
 from everlearn.comparison.engines import engine_named
 from everlearn.comparison.job import Job, LearnerSource, StreamSource, raise_fault, reach, stream_of
-from everlearn.comparison.summary import HEADLINES, pairs, summarise
+from everlearn.comparison.summary import FORECAST, HEADLINES, pairs, summarise
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, StateError, check_count
 from everlearn.core.lock import held
@@ -242,7 +242,7 @@ def assemble(
     """The comparison record of docs/architecture.md from the records of its runs."""
     from everlearn.measure.report import decide
 
-    headline = HEADLINES[stream.headline]
+    headline = FORECAST if stream.schema.answers == "values" else HEADLINES[stream.headline]
     entries = [
         summarise(label, [record for record in records if record["label"] == label], headline, budget)
         for label in config["learners"]

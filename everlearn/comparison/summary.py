@@ -10,6 +10,10 @@ from everlearn.measure.statistics import mean_interval, paired
 SOURCES: dict[str, tuple[str, ...]] = {
     "accuracy": ("figures", "matrix", "average_accuracy"),
     "prequential_accuracy": ("figures", "prequential", "accuracy"),
+    "skill": ("figures", "forecast", "skill"),
+    "rmse": ("figures", "forecast", "rmse"),
+    "mae": ("figures", "forecast", "mae"),
+    "mape": ("figures", "forecast", "mape"),
     "anytime_accuracy": ("figures", "matrix", "anytime_accuracy"),
     "forgetting": ("figures", "matrix", "forgetting"),
     "backward_transfer": ("figures", "matrix", "backward_transfer"),
@@ -31,7 +35,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "labels": ("used", "labels"),
     "updates": ("used", "updates"),
 }
-HEADLINES = {"held_out": "accuracy", "prequential": "prequential_accuracy"}
+HEADLINES = {"held_out": "accuracy", "prequential": "prequential_accuracy"}  # where answers are classes
+FORECAST = "skill"  # where they are values
 
 
 def value_of(run: dict[str, Any], measure: str) -> float | None:

@@ -1,8 +1,8 @@
 """Drift detectors that watch a learner's errors, and how good they were where the changes are known.
 
-Every row scored from deployment on is one value, 1 for a wrong answer and 0 for a right one, in the order in which answers come
-(late ones with the prediction of their time). A detector that alarms on a clock stands among them: one that does not beat it is
-of no use.
+Every row scored from deployment on is one value, in the order in which answers come (late ones with the prediction of their time):
+1 for a wrong class and 0 for a right one, or how far a forecast is off, |f - y| / max(|f|, |y|), mean over the targets. A detector
+that alarms on a clock stands among them: one that does not beat it is of no use.
 Reference: Bifet & Gavalda (2007), Learning from time-changing data with adaptive windowing. Bifet (2017), Classifier concept drift
 detection and the illusion of progress (an alarm at regular intervals beats many detectors).
 """
@@ -10,6 +10,7 @@ detection and the illusion of progress (an alarm at regular intervals beats many
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, check_count
@@ -48,6 +49,7 @@ class DriftMonitor(Monitor):
         self.alarms: list[list[int]] = [[] for _ in self.detectors]
         self.rows = 0
         self.answers = Answers()
+        self.values = False
         self.deployed = 0
         self.known = False  # whether the stream knows when it changes
         self.changes: tuple[int, ...] = ()
@@ -55,6 +57,8 @@ class DriftMonitor(Monitor):
 
     def start(self, learner: Learner, stream: Stream) -> None:
         self.events = len(stream)
+        self.values = stream.schema.answers == "values"
+        self.answers = Answers(values=self.values)
         self.deployed = stream.deployed
         self.known = len(stream.changes) > 0
         self.changes = tuple(change for change in stream.changes if max(1, stream.deployed) <= change < len(stream))
@@ -66,7 +70,7 @@ class DriftMonitor(Monitor):
         scored = self.answers.match(step)
         if scored is None or step.position < self.deployed:
             return
-        wrong = scored.guesses != scored.labels
+        wrong = _shares(scored.guesses, scored.labels) if self.values else scored.guesses != scored.labels
         if scored.asked is not None:
             wrong = wrong[scored.asked >= self.deployed]
         errors = wrong.double().tolist()
@@ -101,3 +105,9 @@ class DriftMonitor(Monitor):
             scores |= {"found": found["found"], "delay": found["delay"]}
             scores["false_per_1000"] = None if rate is None else rate * (len(alarms) - found["found"])
         return scores
+
+
+def _shares(forecasts: Tensor, y: Tensor) -> Tensor:
+    """|f - y| / max(|y|, |f|, 1e-12) by row, mean over the targets: 0..1, as detectors of errors expect."""
+    f, y = forecasts.double(), y.double()
+    return ((f - y).abs() / torch.maximum(f.abs(), y.abs()).clamp(min=1e-12)).clamp(max=1.0).mean(dim=1)

@@ -5,6 +5,7 @@ from everlearn.core.stream import Stream
 from everlearn.measure.accumulation import KnowledgeAccumulation
 from everlearn.measure.cost import Cost
 from everlearn.measure.drift_monitor import DriftMonitor
+from everlearn.measure.forecast_error import ForecastError
 from everlearn.measure.matrix import AccuracyMatrix
 from everlearn.measure.memory_use import MemoryUse
 from everlearn.measure.plasticity import Plasticity
@@ -13,9 +14,11 @@ from everlearn.measure.sessions import Sessions
 
 
 def standard(stream: Stream) -> list[Monitor]:
-    """New monitors for one run over a stream: the accuracy matrix where there are held-out sets and checkpoints, and with it
-    accuracy by session where few-shot sessions follow a base session; drift where the learner is judged by its answers on the stream;
-    the others always."""
+    """New monitors for one run over a stream: errors of forecasts where answers are values. Else the accuracy matrix where there are
+    held-out sets and checkpoints, and with it accuracy by session where few-shot sessions follow a base session; drift where the
+    learner is judged by its answers on the stream; the others always."""
+    if stream.schema.answers == "values":
+        return [ForecastError(), Plasticity(), DriftMonitor(), MemoryUse(), Cost()]
     monitors: list[Monitor] = [Prequential()]
     if len(stream.held_out) and len(stream.checkpoints):
         monitors.append(AccuracyMatrix())

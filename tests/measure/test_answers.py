@@ -95,3 +95,21 @@ def test_state_continues():
     assert same(capture(other), capture(answers))
     assert other.match(step(2, y=[0, 2], names=("a", "b"))).revised == ((1, 1, 0, 0),)
     assert answers.waiting == 1 and other.waiting == 0
+
+
+def test_values_wait_as_they_were_predicted():
+    answers = Answers(values=True)
+    x = torch.zeros(2, 1)
+    asked = Step(3, Batch(x, id=("a", "b")), torch.tensor([[0.1, 2.0], [1e30, -4.0]]), None, 0.0, 0.0)
+    assert answers.match(asked) is None
+    again = Answers(values=True)
+    restore(again, capture(answers))
+    y = torch.tensor([[5.0, 6.0], [7.0, 8.0]])
+    found = again.match(Step(9, Batch(x, y, id=("b", "a")), None, None, 0.0, 0.0))
+    assert torch.equal(found.guesses, asked.prediction.flip(0)) and torch.equal(found.labels, y)  # to the bit
+    assert found.asked.tolist() == [3, 3]
+    revised = again.match(Step(12, Batch(x, y + 1, id=("b", "a")), None, None, 0.0, 0.0))
+    assert revised.guesses.shape == revised.labels.shape == (0, 2)
+    assert revised.revised[0][1:] == ([5.0, 6.0], [6.0, 7.0], 3)
+    at_once = again.match(Step(13, Batch(x, y), torch.ones(2, 2), None, 0.0, 0.0))
+    assert torch.equal(at_once.guesses, torch.ones(2, 2)) and torch.equal(at_once.labels, y)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from everlearn import Batch, Learner, run
+from everlearn import Batch, Learner, Schema, run
 from everlearn.core.errors import ArgumentError
 from everlearn.measure.drift import ADWIN, Every, PageHinkley
 from everlearn.measure.drift_monitor import DriftMonitor
@@ -104,3 +104,33 @@ def test_wrong_arguments_are_refused():
             DriftMonitor(wrong)
     with pytest.raises(ArgumentError, match="tolerance"):
         DriftMonitor(tolerance=-1)
+
+
+def test_of_forecasts_how_far_they_are_off_is_watched(listed):
+    """|f - y| / max(|f|, |y|) by row: forecasts of 0 are wholly off wherever y is not 0, as a wrong class is."""
+
+    class Echo(Learner):
+        name = "echo"
+        gives = ("values",)
+        parts = ()
+
+        def predict(self, x):
+            return x[:, -1]
+
+        def update(self, batch):
+            return {}
+
+        def boundary(self, boundary):
+            pass
+
+    random = torch.Generator().manual_seed(2)
+    off = [[float(v) for v in 0.2 * torch.rand(2, generator=random) + (0.0 if row < 300 else 0.5)] for row in range(600)]
+    events = [Batch(torch.tensor([[[1.0, 10.0]]]), torch.tensor([[1 / (1 - a), 10.0 * (1 - b)]])) for a, b in off]
+    stream = listed(events, changes=(300,))
+    stream.schema = Schema((1, 2), torch.float32, (), ("a", "b"), targets=("a", "b"))
+    found = run(Echo(), stream, monitors=[DriftMonitor([ADWIN()])]).figures["drift"]
+    detector = ADWIN()
+    assert found["alarms"][repr(ADWIN())] == [row for row, pair in enumerate(off) if detector.update(sum(pair) / 2)] != []
+    nothing = listed([Batch(torch.zeros(3, 1, 2), torch.zeros(3, 2))])
+    nothing.schema = stream.schema
+    assert run(Echo(), nothing, monitors=[DriftMonitor([Every(1)])]).figures["drift"]["rows"] == 3

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from everlearn import FineTune, run
+from everlearn import FineTune, Schema, run
 from everlearn.core.monitor import Monitor
 from everlearn.measure.monitors import standard
 
@@ -37,6 +38,8 @@ def test_which_monitors_there_are(incremental):
     assert names(incremental(headline="prequential")) == [
         "prequential", "matrix", "accumulation", "plasticity", "drift", "memory", "cost",
     ]  # fmt: skip
+    loads = Schema((6, 1), torch.float32, (), ("load",), targets=("load",))
+    assert names(incremental(schema=loads)) == ["forecast", "plasticity", "drift", "memory", "cost"]
     assert names(incremental(held_out=())) == ["prequential", "accumulation", "plasticity", "memory", "cost"]
     assert names(incremental(checkpoints=())) == ["prequential", "accumulation", "plasticity", "memory", "cost"]
     assert all(
