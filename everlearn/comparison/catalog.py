@@ -30,6 +30,7 @@ from everlearn.core.random import isolated
 from everlearn.core.spec import Call, build, invoke, lookup, parse
 from everlearn.core.store import stores
 from everlearn.core.stream import Stream
+from everlearn.data.windows import target_columns
 
 GROUP = "everlearn.learners"
 PER_CLASS = ("balanced", "herding")  # memory rules that share the rows among the classes
@@ -72,11 +73,22 @@ def values() -> dict[str, Any]:
     from everlearn.measure.drift import DETECTORS
     from everlearn.nn.bregman import POTENTIALS
     from everlearn.nn.criteria import LOSSES
+    from everlearn.nn.series import SERIES
     from everlearn.optim.optimizers import OPTIMIZERS
     from everlearn.optim.refit import REFIT
 
     objectives = {cls.name: cls for cls in (Objective, OutputTerm, WeightTerm)} | {"preset": preset}
-    plain = {**OPTIMIZERS, **LOSSES, **RULES, **REFIT, **DETECTORS, **VALUES, Views.name: Views, Finetune.name: Finetune}
+    plain = {
+        **OPTIMIZERS,
+        **LOSSES,
+        **RULES,
+        **REFIT,
+        **DETECTORS,
+        **SERIES,
+        **VALUES,
+        Views.name: Views,
+        Finetune.name: Finetune,
+    }
     return {**plain, **POTENTIALS, **objectives}
 
 
@@ -162,6 +174,8 @@ def build_stream(text: str, seed: int) -> Stream:
 
 def _seeded(call: Call, names: Mapping[str, Any], unknown: Any, seed: int) -> Any:
     """Build a scenario, handing the seed down."""
+    if isinstance(call, tuple):
+        return tuple(_seeded(item, names, unknown, seed) for item in call)
     if not isinstance(call, Call):
         return call
     bare = not call.args and not call.kwargs  # only a name alone can be a data set that `load` finds
@@ -340,7 +354,10 @@ def _learner(call: Any, stream: Stream, model: str, seed: int) -> Any:
         args = [*given, *(_argument(item, stream, seed) for item in call.args)]
     else:
         args = [_learner(item, stream, model, seed) for item in call.args]
-    known = {"seed": seed, "classes": stream.schema.outputs, "updates": _deployed_batches, "features": None}
+    known = {
+        "seed": seed, "classes": stream.schema.outputs, "updates": _deployed_batches, "features": None,
+        "window": _window_length, "columns": lambda stream: target_columns(stream.schema),
+    }  # fmt: skip
     for key, value in known.items():
         if key in parameters and key not in kwargs and value is not None and parameters[key].default in (None, 0):
             kwargs[key] = value(stream) if callable(value) else value
@@ -367,6 +384,11 @@ def _estimator(target: type, item: Any) -> Any:
     """The estimator inside sklearn(...) or river(...), found by name in that library."""
     names = importlib.import_module(target.__module__).estimator_named
     return build(item, {}, "estimator", names)
+
+
+def _window_length(stream: Stream) -> int | None:
+    """The number of steps in a window of several series; None where rows are no windows."""
+    return stream.schema.shape[0] if stream.schema.answers == "values" and len(stream.schema.shape) == 2 else None
 
 
 def _deployed_batches(stream: Stream) -> int | None:

@@ -15,6 +15,8 @@ from everlearn.core.learner import ask_latest
 from everlearn.core.random import isolated
 from everlearn.core.state import same
 from everlearn.core.store import stores
+from everlearn.measure.drift import PageHinkley
+from everlearn.optim.refit import Every
 
 CLASSES = 4
 
@@ -41,6 +43,15 @@ def final(package, base):
 
 ALL = final("everlearn.learners", Learner)
 LEARNERS = {name: cls for name, cls in ALL.items() if "classes" in cls.gives}
+# learners of values, each with settings under which it is fitted on the contract's 96 rows
+FORECASTERS = {
+    "Persistence": lambda seed: ALL["Persistence"](seed=seed),
+    "Forecaster": lambda seed: ALL["Forecaster"](window=6, first=40, epochs=2, refit=Every(16), refit_epochs=2, seed=seed),
+    "Boosted": lambda seed: ALL["Boosted"](first=40, rounds=3, refit=Every(30), seed=seed),
+    "Hybrid": lambda seed: ALL["Hybrid"](
+        FORECASTERS["Persistence"](seed), FORECASTERS["Forecaster"](seed), detector=PageHinkley(), seed=seed
+    ),
+}
 AGENTS = final("everlearn.agents", Agent)
 
 
@@ -68,6 +79,16 @@ def test_the_house_is_not_empty():
 def test_learners_keep_the_contract(name):
     short = {"epochs": 2} if name == "GDumb" else {}  # of 16, which take five seconds and no other way
     assert len(check_learner(lambda seed: build(LEARNERS[name], seed, **short), classes=CLASSES)) == 12
+
+
+def test_every_learner_of_values_is_held_to_the_contract():
+    assert set(FORECASTERS) == {name for name, cls in ALL.items() if "values" in cls.gives}
+
+
+@pytest.mark.parametrize("targets", [1, 3])
+@pytest.mark.parametrize("name", FORECASTERS)
+def test_learners_of_values_keep_the_contract(name, targets):
+    assert len(check_learner(FORECASTERS[name], targets=targets)) == 12
 
 
 @pytest.mark.parametrize("name", AGENTS)
