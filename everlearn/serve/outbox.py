@@ -268,22 +268,40 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file, in one transaction; leave any other file as it is."""
+    """Make the tables in a new file, in one transaction; leave any other file as it is.
+
+    What the file is gets read inside a transaction: between two reads of their own another process may have made the tables.
+    """
     run = connection.execute
-    application, version = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
-    if (application, version) == (APPLICATION, FORMAT):
-        return
-    if application == APPLICATION:
-        raise StateError(f"{path} is an outbox of format {version}, and this version reads {FORMAT}. Choose another file.")
-    if application or version or run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StateError(f"{path} is a database, but no outbox. Choose another file.")
+    run("BEGIN")
+    try:
+        if _is_outbox(connection, path):
+            return
+    finally:
+        run("COMMIT")
     run("PRAGMA journal_mode = WAL")
     run("BEGIN IMMEDIATE")
-    for table in TABLES:
-        run(table)
-    run(f"PRAGMA application_id = {APPLICATION}")
-    run(f"PRAGMA user_version = {FORMAT}")
-    run("COMMIT")
+    try:
+        if not _is_outbox(connection, path):
+            for table in TABLES:
+                run(table)
+            run(f"PRAGMA application_id = {APPLICATION}")
+            run(f"PRAGMA user_version = {FORMAT}")
+    finally:
+        run("COMMIT")
+
+
+def _is_outbox(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether a file is an outbox, False where nothing is in it yet. Raises StateError for anything else."""
+    run = connection.execute
+    application, version = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION and version != FORMAT:
+        raise StateError(f"{path} is an outbox of format {version}, and this version reads {FORMAT}. Choose another file.")
+    if application == APPLICATION:
+        return True
+    if application or version or run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StateError(f"{path} is a database, but no outbox. Choose another file.")
+    return False
 
 
 # SQLite must not be carried into a forked process, which would believe in locks that it does not hold. So connections are closed

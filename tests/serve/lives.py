@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import traceback
 
 from everlearn.serve.client import Client
 
@@ -36,6 +37,21 @@ class Steps:
             return reply
 
         sqlite3.connect, Client._send = traced, counted
+
+
+def forked(work):
+    """A child process that does this work and nothing else: whatever goes wrong there ends it, and the tests go on here alone."""
+    child = os.fork()
+    if child:
+        return child
+    done = False
+    try:
+        work()
+        done = True
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0 if done else 1)
 
 
 def life(work, last=0):

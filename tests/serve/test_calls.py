@@ -259,13 +259,13 @@ def test_processes_share_an_outbox_while_the_server_comes_and_goes(server, path)
     server.faults += draw.choices(["drop_after", "drop_before", AWAY, "garbage", ("slow", 0.0)], k=100)
     children = []
     for name in "abcd":
-        child = os.fork()
-        if child == 0:
+
+        def tell(name=name):
             with Client(server.url, outbox=path, seed=1) as client:
                 for number in range(40):
                     impatient(client).feedback(f"{name}{number}", y=number)
-            os._exit(0)
-        children.append(child)
+
+        children.append(lives.forked(tell))
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     server.faults.clear()
     with Client(server.url, outbox=path) as client:
@@ -324,10 +324,7 @@ def test_killed_at_random_times_by_the_clock(server, tmp_path):
         server.told.clear(), server.order.clear()
         server.faults.extend(draw.choices(["drop_after", "drop_before", AWAY, "garbage"], k=6))
         for _ in range(4):
-            child = os.fork()
-            if child == 0:
-                story(server.url, path, lambda text: None)
-                os._exit(0)
+            child = lives.forked(lambda path=path: story(server.url, path, lambda text: None))
             time.sleep(draw.uniform(0.0, 0.05))
             os.kill(child, 9)
             os.waitpid(child, 0)

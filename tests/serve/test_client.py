@@ -21,7 +21,7 @@ from everlearn.core.errors import ArgumentError, ServeError
 from everlearn.serve import client as clients
 from everlearn.serve.calls import Acknowledgement, Prediction
 
-from . import rude
+from . import lives, rude
 
 CALLS = [name for name, _ in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_")]
 
@@ -420,11 +420,11 @@ def test_a_forked_process_does_not_use_its_parents_connections(server):
         client.predict([0])
         children = []
         for number in range(3):
-            child = os.fork()
-            if child == 0:
-                seen = [client.predict([number, step]).output["x"] == [number, step] for step in range(30)]
-                os._exit(0 if all(seen) else 1)
-            children.append(child)
+
+            def ask(number=number):
+                assert all(client.predict([number, step]).output["x"] == [number, step] for step in range(30))
+
+            children.append(lives.forked(ask))
         assert all(client.predict([9, step]).output["x"] == [9, step] for step in range(30))
         assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
         client.predict([10])

@@ -12,7 +12,7 @@ from everlearn import AsyncClient, Client
 from everlearn.serve import courier
 from everlearn.serve.outbox import Outbox
 
-from . import rude
+from . import lives, rude
 
 AWAY = (503, "log_unavailable")
 
@@ -124,10 +124,11 @@ def test_closing_ends_the_thread_and_keeps_what_waits(server, path):
 def test_a_forked_process_has_a_courier_of_its_own(server, path):
     with Client(server.url, outbox=path, deliver=True) as client:
         server.faults.append(AWAY)
-        child = os.fork()
-        if child == 0:
+
+        def tell():
             client.feedback("child", y="cat")
             until(lambda: client.outbox.empty)
-            os._exit(0)
+
+        child = lives.forked(tell)
         assert os.waitpid(child, 0)[1] == 0
     assert server.order == ["child"]

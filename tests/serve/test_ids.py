@@ -5,6 +5,8 @@ import uuid
 
 from everlearn.serve.ids import LONGEST_ID, new_id
 
+from . import lives
+
 
 def test_an_id_is_a_uuid_of_version_7_that_carries_its_time():
     made = uuid.UUID(new_id(1790000000.1234))
@@ -29,10 +31,7 @@ def test_forked_processes_make_different_ids():
     made = set()
     for _ in range(3):
         reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.write(writer, new_id(1.0).encode())
-            os._exit(0)
+        child = lives.forked(lambda writer=writer: os.write(writer, new_id(1.0).encode()))
         os.waitpid(child, 0)
         os.close(writer)
         made.add(os.read(reader, 100).decode())

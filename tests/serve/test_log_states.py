@@ -189,7 +189,8 @@ class Server(RuleBasedStateMachine):
             assert (given["removed"], given["relearned"]) == expected
             self.given.pop(id, None)
             if not given["relearned"]:
-                self.forgotten |= numbers & set(self.model.line.learned)
+                lines = [self.model.line, *(kept.line for kept in self.model.kept if kept.state != "pruned")]
+                self.forgotten |= numbers & {number for line in lines for number in line.learned}
             self.settle()
 
     @rule()

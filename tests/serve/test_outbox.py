@@ -3,11 +3,12 @@
 import os
 import sqlite3
 import threading
-import traceback
+from types import SimpleNamespace
 
 import pytest
 
 from everlearn.core.errors import ArgumentError, ServeError, StateError
+from everlearn.serve import outbox as outbox_module
 from everlearn.serve.outbox import Outbox
 
 from . import lives
@@ -143,25 +144,37 @@ def test_threads_share_one_outbox(outbox):
     assert sorted(ids(outbox)) == sorted(f"{name}{step}" for name in "abcd" for step in range(20))
 
 
-def forked(work):
-    """A child process that does this work and nothing else: whatever goes wrong there ends it, and the tests go on here alone."""
-    child = os.fork()
-    if child:
-        return child
-    done = False
-    try:
-        work()
-        done = True
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(0 if done else 1)
-
-
 def put_twenty(path, name):
     with Outbox(path) as outbox:
         for step in range(20):
             outbox.put([item(f"{name}{step}")])
+
+
+def test_a_file_that_another_process_makes_between_two_looks_is_an_outbox(path):
+    """While this one reads what the file is, another makes the tables; it must wait, or be seen whole."""
+
+    class Slow:
+        def __init__(self, connection):
+            self.connection, self.other = connection, None
+
+        def execute(self, text):
+            rows = self.connection.execute(text).fetchall()  # read to the end, so that no lock is left
+            if text == "PRAGMA application_id" and self.other is None:
+                self.other = threading.Thread(target=lambda: Outbox(path).close())
+                self.other.start()
+                self.other.join(0.3)
+            return SimpleNamespace(fetchone=lambda: rows[0])
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    slow = Slow(connection)
+    outbox_module._prepare(slow, path)
+    slow.other.join()
+    connection.close()
+    with Outbox(path) as outbox:
+        outbox.put([item("a")])
+        assert ids(outbox) == ["a"]
 
 
 def test_processes_share_one_file_and_may_make_it_together(tmp_path):
@@ -169,7 +182,7 @@ def test_processes_share_one_file_and_may_make_it_together(tmp_path):
         path = tmp_path / f"{attempt}.sqlite"
         children = []
         for name in "abcd":
-            children.append(forked(lambda name=name, path=path: put_twenty(path, name)))
+            children.append(lives.forked(lambda name=name, path=path: put_twenty(path, name)))
         assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
         with Outbox(path) as outbox:
             found = ids(outbox)
@@ -192,7 +205,7 @@ def test_an_outbox_goes_on_in_forked_processes(outbox, path):
             with outbox.turn() as after:
                 assert after and not before
 
-        child = forked(wait_for_the_turn)
+        child = lives.forked(wait_for_the_turn)
         os.read(answered, 1)
     os.write(say, b"1")
     assert os.waitpid(child, 0)[1] == 0
@@ -203,7 +216,7 @@ def test_an_outbox_goes_on_in_forked_processes(outbox, path):
         with outbox.turn() as mine:
             assert mine and len(outbox) == 2
 
-    child = forked(take_the_turn)
+    child = lives.forked(take_the_turn)
     assert os.waitpid(child, 0)[1] == 0
     outbox.put([item("after")])
     with Outbox(path) as other:
@@ -222,7 +235,7 @@ def test_what_a_forked_process_puts_outlives_its_parents_closing(outbox, path):
         os.read(heard, 1)
         outbox.put([item("second")])
 
-    child = forked(put_two)
+    child = lives.forked(put_two)
     os.read(answered, 1)
     outbox.close()
     os.write(say, b"1")
