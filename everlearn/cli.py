@@ -324,7 +324,10 @@ KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"
 SWITCHES = {
     "resume": (True, "go on where the same command stopped"),
     "resize": (False, "bring images of another size to that of the model"),
-    "baselines": (True, "add frozen, fine_tune and retrain where they are not named"),
+    "baselines": (
+        True,
+        "add frozen, fine_tune and retrain (forecasts: persistence and forecasters) where they are not named",
+    ),
     "json": (False, "print one JSON document and nothing else"),
 }
 

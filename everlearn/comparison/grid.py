@@ -24,7 +24,10 @@ from everlearn.core.run import environment
 from everlearn.core.state import write_atomic
 from everlearn.core.stream import Stream
 
-BASELINES = ("frozen", "fine_tune", "retrain")
+BASELINES = {
+    "classes": ("frozen", "fine_tune", "retrain"),
+    "values": ("persistence", "forecaster", "forecaster(refit=every(144))"),  # nothing, fitted once, fitted again
+}
 CONFIG, RESULT, REPORT = "comparison.yaml", "result.json", "report.html"
 
 Watch = Callable[[float, int, int], None]
@@ -103,12 +106,13 @@ def compare(
     engine: "process", "inline", "ray" or a Ray address; workers: processes at once (all processors by default);
     folder: where runs, result.json and report.html go; the same call on the same folder goes on where it stopped;
     budget: limits, as a Budget or a call string such as "budget(replay=500)";
-    baselines: whether frozen, fine_tune and retrain are added where they are not named;
+    baselines: whether frozen, fine_tune and retrain (or persistence and a forecaster, fitted once and on a schedule, where answers
+    are values) are added where they are not named;
     watch: called with (share done 0..1, runs done, runs in all).
 
     Raises SpecError for names that mean nothing, StateError for a folder of another comparison.
     """
-    names = _named(learners, baselines)
+    given = _named(learners, baselines)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     check_count("compare", "seeds", len(numbers))
     wrong = [seed for seed in numbers if not isinstance(seed, int)]
@@ -123,6 +127,7 @@ def compare(
     if isinstance(stream, str):
         stream = stream_text(stream, target=target, time=time)
     sample = stream_of(stream, numbers[0])
+    names = {**_baselines(given, sample), **given} if baselines else given
     config = {
         "stream": sample.name if not isinstance(stream, str) else stream,
         "model": normal(model),
@@ -161,22 +166,26 @@ def load_comparison(folder: str | Path) -> Comparison:
     return Comparison(record, Path(folder))
 
 
+def _baselines(given: Mapping[str, LearnerSource], stream: Stream) -> dict[str, LearnerSource]:
+    """The baselines of a stream that are not named already."""
+    held = {label.split("(")[0] for label in given if "loss=masked" not in label}  # a masked loss is no plain baseline
+    held = (held - {"forecaster"}) | set(given)  # forecasters are many things by one name
+    return {name: name for name in BASELINES[stream.schema.answers] if name not in held}
+
+
 def _named(learners: Any, baselines: bool) -> dict[str, LearnerSource]:
-    """Labels with what they stand for, baselines first, refused before anything runs."""
+    """Labels with what they stand for, refused before anything runs."""
     from everlearn.core.spec import split_list
 
     if isinstance(learners, str):
         learners = split_list(learners)
     given = dict(learners) if isinstance(learners, Mapping) else {normal(text): normal(text) for text in learners}
-    held = {label.split("(")[0] for label in given if "loss=masked" not in label}  # a masked loss is no plain baseline
-    named: dict[str, LearnerSource] = {name: name for name in BASELINES if baselines and name not in held}
-    named |= given
-    if not named:
+    if not given and not baselines:
         raise ArgumentError("compare: no learner was named; try learners=['replay(capacity=500)'].")
-    for source in named.values():
+    for source in given.values():
         if isinstance(source, str) and ":" not in source:
             _known(source)
-    return named
+    return given
 
 
 def _known(text: str) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from everlearn.measure.report import numbers as say
+from everlearn.measure.report.forecast_charts import recovered
 from everlearn.measure.report.numbers import code
-from everlearn.measure.report.reading import Entry, find, mean, measure, of_role, retrained, short_names
+from everlearn.measure.report.reading import SKILL, Entry, find, mean, measure, of_role, retrained, short_names
 from everlearn.measure.report.reading import plain as is_plain
 from everlearn.measure.report.series import (
     best_and_last,
@@ -39,11 +40,11 @@ def forgetting_and_change(record: Mapping[str, Any], verdict: Mapping[str, Any])
         plain = next(filter(is_plain, of_role(learners, "learner", "outside")), None)
         name = code(short_names(learners)[learner["label"]])
         paragraphs += [
-            _forgetting(learner, plain, name),
+            *([] if verdict["headline"] == SKILL else [_forgetting(learner, plain, name)]),
             *_weak_classes(learner),
             _plasticity(learner, retrained(learners), name, since),
         ]
-    return paragraphs + _changes(record, learners, verdict)
+    return paragraphs + _changes(record, learners, verdict) + recovered(record, verdict)
 
 
 def _forgetting(learner: Entry, plain: Entry | None, name: str) -> str:

@@ -12,6 +12,7 @@ from everlearn.measure.report.accumulation_charts import absence, accumulation, 
 from everlearn.measure.report.accuracy_charts import classes, final_classes, forgetting, matrix
 from everlearn.measure.report.cost_chart import cost
 from everlearn.measure.report.curve_charts import drift, held_out, memory, plasticity, prequential
+from everlearn.measure.report.forecast_charts import forecast
 from everlearn.measure.report.palette import looks_of
 from everlearn.measure.report.reading import PREQUENTIAL, ranked, role
 from everlearn.measure.report.scene import Chart, Scene
@@ -20,6 +21,7 @@ from everlearn.measure.report.words import verdict_of
 
 LEARNERS = 16  # learners in one chart
 MAKERS = (
+    forecast,
     held_out,
     sessions,
     accumulation,

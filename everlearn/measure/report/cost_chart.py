@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from everlearn.measure.report import numbers as say
-from everlearn.measure.report.reading import mean, measure, role
+from everlearn.measure.report.reading import SKILL, find, mean, measure, role, still
 from everlearn.measure.report.scene import Chart, Scene, color, focused, present, shown_looks, spec, told_learner
 from everlearn.measure.report.series import columns
 
 Row = dict[str, Any]
+LOWEST = -1.0  # skill that is drawn
 
 
 def cost(scene: Scene) -> Chart | None:
@@ -34,12 +35,12 @@ def cost(scene: Scene) -> Chart | None:
     ]
     shapes = {label: look.shape for label, look in shown_looks(scene).items()}
     shape = alt.Shape("learner:N", legend=None, scale=alt.Scale(domain=list(shapes), range=list(shapes.values())))
-    still = base.transform_filter("!datum.timed").mark_rule(strokeWidth=1.6)
+    flat = base.transform_filter("!datum.timed").mark_rule(strokeWidth=1.6)
     bars = base.transform_filter("datum.timed").mark_rule(strokeWidth=1.6)
     dots = base.transform_filter("datum.timed").mark_point(filled=True, size=110)
     low = alt.Y("low:Q", title="Score", scale=scale)
     chart = alt.layer(
-        still.encode(y=y, color=color(scene), opacity=focused(1.0), tooltip=tips[:4]),
+        flat.encode(y=y, color=color(scene), opacity=focused(1.0), tooltip=tips[:4]),
         bars.encode(x=x, y=low, y2="high:Q", color=color(scene), opacity=focused(0.8)),
         dots.encode(x=x, y=y, color=color(scene), shape=shape, opacity=focused(1.0), tooltip=tips),
     )
@@ -49,7 +50,13 @@ def cost(scene: Scene) -> Chart | None:
         "Up is better, left is cheaper; each grid line is a step on a logarithmic scale. Bars are 95 % intervals over seeds."
     )
     if len(times) < len(rows):
-        note += " The grey line is the frozen model, which does not learn once it is deployed."
+        name = still(find(scene.learners, scene.verdict["frozen"]))
+        note += f" The grey line is {name}, which does not learn once it is deployed."
+    left_out = [
+        entry["label"] for entry in scene.learners if measure(entry, "score") and _too_low(scene, mean(entry, "score"))
+    ]
+    if left_out:
+        note += f" Below {say.percent(LOWEST, 0)} and not drawn: {say.listing([scene.short(label) for label in left_out])}."
     return Chart("cost", title, note, spec(chart, f"{title}. {note}"), columns(rows, 5), present(scene, rows))
 
 
@@ -66,21 +73,26 @@ def _rows(scene: Scene) -> list[Row]:
     rows = []
     for entry in scene.learners:
         found, ms = measure(entry, "score"), mean(entry, "update_ms")
-        still = role(entry) == "frozen"
-        if found is None or not (ms or still):
+        fixed = role(entry) == "frozen"
+        if found is None or not (ms or fixed) or _too_low(scene, found["mean"]):
             continue
         low, high = (found[key] if say.known(found.get(key)) else found["mean"] for key in ("low", "high"))
         rows.append(
             {
                 "learner": entry["label"],
                 "score": found["mean"],
-                "low": max(0.0, low),
+                "low": max(LOWEST if scene.verdict["headline"] == SKILL else 0.0, low),
                 "high": min(1.0, high),
-                "ms": None if still else ms,
-                "timed": not still,
+                "ms": None if fixed else ms,
+                "timed": not fixed,
             }
         )
     return rows
+
+
+def _too_low(scene: Scene, score: float) -> bool:
+    """Whether a score has no bound below, and stands so low that drawing it would hide all others."""
+    return scene.verdict["headline"] == SKILL and score < LOWEST
 
 
 def _title(scene: Scene, rows: Sequence[Row]) -> str:

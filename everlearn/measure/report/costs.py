@@ -5,7 +5,7 @@ from typing import Any
 
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.numbers import code
-from everlearn.measure.report.reading import Entry, find, mean, of_role, short_names
+from everlearn.measure.report.reading import Entry, find, mean, of_role, short_names, still
 
 
 def costs(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def _time(learner: Entry, frozen: Entry | None, name: str) -> str:
         return ""
     plain = mean(frozen, "predict_ms_p99")
     beside = (
-        f"; the frozen model within {say.milliseconds(plain)}"
+        f"; {still(frozen)} within {say.milliseconds(plain)}"
         if plain is not None and answer is not None and frozen is not learner
         else ""
     )

@@ -7,7 +7,7 @@ from typing import Any
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.changes import lost_plasticity
 from everlearn.measure.report.numbers import code
-from everlearn.measure.report.reading import find
+from everlearn.measure.report.reading import find, still
 from everlearn.measure.report.scene import (
     Chart,
     Scene,
@@ -54,7 +54,8 @@ def _ends(scene: Scene, rows: Sequence[Mapping[str, Any]], where: str) -> str:
     last = {row["learner"]: row["mean"] for row in rows}
     best, frozen = scene.verdict["learner"], scene.verdict["frozen"]
     if best in last and frozen in last:
-        return f"{scene.short(best)} ends at {say.percent(last[best], 0)} {where}, the frozen model at {say.percent(last[frozen], 0)}"
+        beside = f"{still(find(scene.learners, frozen))} at {say.percent(last[frozen], 0)}"
+        return f"{scene.short(best)} ends at {say.percent(last[best], 0)} {where}, {beside}"
     leader = max(last, key=last.__getitem__, default=None)
     return f"{scene.short(leader)} ends highest, at {say.percent(last[leader], 0)} {where}" if leader else ""
 

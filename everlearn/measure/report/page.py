@@ -19,7 +19,7 @@ from everlearn.measure.report.measures import BY_KEY, MEASURES
 from everlearn.measure.report.palette import looks_of
 from everlearn.measure.report.plain_table import plain_table
 from everlearn.measure.report.plain_words import QUESTION
-from everlearn.measure.report.reading import find, mean, role
+from everlearn.measure.report.reading import find, mean, role, still
 from everlearn.measure.report.sessions import sessions_table
 from everlearn.measure.report.table import cell, columns_of, lines
 from everlearn.measure.report.words import score_in_words, sentences, verdict_of, verdict_sentence
@@ -134,7 +134,13 @@ def tiles(record: Mapping[str, Any]) -> list[dict[str, str]]:
     gain, beside = verdict["gain"], verdict["against_retrain"]
     if gain is not None:
         inside = say.interval(gain["low"], gain["high"])
-        found.append(_tile("Gain over frozen", say.signed_points(gain["difference"]), inside and f"95 % interval {inside}"))
+        found.append(
+            _tile(
+                f"Gain over {still(frozen).removeprefix('the ').removesuffix(' model')}",
+                say.signed_points(gain["difference"]),
+                inside and f"95 % interval {inside}",
+            )
+        )
     if beside is not None:
         inside = say.interval(beside["low"], beside["high"])
         found.append(
@@ -153,7 +159,7 @@ def tiles(record: Mapping[str, Any]) -> list[dict[str, str]]:
             )
         )
     if learner is None and frozen is not None:
-        found.append(_tile("Score of the frozen model", say.percent(mean(frozen, "score")), ""))
+        found.append(_tile(f"Score of {still(frozen)}", say.percent(mean(frozen, "score")), ""))
     return found
 
 

@@ -2,7 +2,8 @@
 
 A learner's entry counts only if it has no error and a score. `role` says what it is here for:
 
-    frozen      the model as deployed            learner   may be recommended
+    frozen      what never learns, once deployed: the frozen model, or persistence
+    learner     may be recommended
     reference   a yardstick above any budget     outside   broke the budget           failed   ended in an error
 """
 
@@ -14,6 +15,8 @@ from everlearn.measure.report.numbers import known
 Entry = Mapping[str, Any]
 HELD_OUT = "accuracy"
 PREQUENTIAL = "prequential_accuracy"
+SKILL = "skill"
+STILL = ("frozen", "persistence")  # names of what never learns, once deployed
 _HEADLINES = {"held_out": HELD_OUT, "prequential": PREQUENTIAL}
 
 
@@ -46,11 +49,16 @@ def role(entry: Entry) -> str:
     """What a learner stands in the comparison for."""
     if entry.get("error") or mean(entry, "score") is None:
         return "failed"
-    if entry.get("name") == "frozen":
+    if entry.get("name") in STILL:
         return "frozen"
     if entry.get("reference"):
         return "reference"
     return "learner" if entry.get("within_budget", True) else "outside"
+
+
+def still(entry: Entry | None) -> str:
+    """What never learns, in words: the frozen model, or persistence."""
+    return "persistence" if (entry or {}).get("name") == "persistence" else "the frozen model"
 
 
 def of_role(learners: Sequence[Entry], *roles: str) -> list[Entry]:

@@ -13,7 +13,7 @@ from everlearn.measure.report.costs import costs
 from everlearn.measure.report.differences import compared, with_interval
 from everlearn.measure.report.numbers import code
 from everlearn.measure.report.plain_words import QUESTION, plain_answer
-from everlearn.measure.report.reading import PREQUENTIAL, Entry, difference, find, mean, of_role, short_names
+from everlearn.measure.report.reading import PREQUENTIAL, SKILL, Entry, difference, find, mean, of_role, short_names, still
 from everlearn.measure.report.reading import plain as is_plain
 from everlearn.measure.report.verdict import decide
 
@@ -38,6 +38,8 @@ def score_in_words(record: Mapping[str, Any]) -> str:
     stream = record.get("stream") or {}
     if verdict_of(record)["headline"] == PREQUENTIAL:
         return "accuracy of answers given before their labels were known, from deployment to the end"
+    if verdict_of(record)["headline"] == SKILL:
+        return "skill of forecasts over persistence, each given before its answer was known, from deployment to the end"
     sets = len(stream.get("held_out") or [])
     if sets == 1:
         return "accuracy at the end on the held-out set"
@@ -48,19 +50,27 @@ def verdict_sentence(record: Mapping[str, Any]) -> str:
     """The verdict in one sentence."""
     verdict = verdict_of(record)
     learner, gain = code(verdict["learner"]), verdict["gain"]
+    frozen = find(record["learners"], verdict["frozen"])
+    simple = still(frozen) == "persistence"
+    leaving, as_it_is = ("persistence", "persistence") if simple else ("leaving the model as it is", "the model as it is")
     match verdict["reason"]:
         case "clear_gain":
-            return f"Adapt, with {learner}: {say.points(gain['difference'])} better than leaving the model as it is."
+            return f"Adapt, with {learner}: {say.points(gain['difference'])} better than {leaving}."
         case "no_gain":
-            return "Do not adapt: no learner within the budget does better than the model as it is."
+            return f"Do not adapt: no learner within the budget does better than {as_it_is}."
         case "no_learner":
             return "Do not adapt: no learner finished within the budget."
         case "reaches_zero":
-            return f"Too close to tell: the gain of {learner} over the model as it is may be chance."
+            return f"Too close to tell: the gain of {learner} over {as_it_is} may be chance."
         case "one_seed":
             return f"Too close to tell: {learner} is ahead, but one seed cannot show that this is more than chance."
         case _:
-            return "Too close to tell: no frozen model stands in this comparison, so a gain cannot be measured."
+            return f"Too close to tell: no {_missing(record)} stands in this comparison, so a gain cannot be measured."
+
+
+def _missing(record: Mapping[str, Any]) -> str:
+    """The learner that a gain is measured against, where it is not there."""
+    return "persistence" if verdict_of(record)["headline"] == SKILL else "frozen model"
 
 
 def sentences(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -95,8 +105,10 @@ def _worth(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
 def _gain(learner: Entry, frozen: Entry | None, verdict: Mapping[str, Any]) -> str:
     scores = f"{code(learner['label'])} scores {say.percent(mean(learner, 'score'))}"
     if frozen is None:
-        return f"It cannot be told. {scores}, but no frozen model stands in this comparison. Add `frozen` to the learners."
-    scores += f", the frozen model {say.percent(mean(frozen, 'score'))}"
+        name = "persistence" if verdict["headline"] == SKILL else "frozen"
+        told = "persistence" if verdict["headline"] == SKILL else "frozen model"
+        return f"It cannot be told. {scores}, but no {told} stands in this comparison. Add `{name}` to the learners."
+    scores += f", {still(frozen)} {say.percent(mean(frozen, 'score'))}"
     gained = with_interval(verdict["gain"], verdict["seeds"])
     match verdict["reason"]:
         case "clear_gain":
@@ -104,12 +116,12 @@ def _gain(learner: Entry, frozen: Entry | None, verdict: Mapping[str, Any]) -> s
         case "no_gain":
             return (
                 f"No. {scores}: a difference of {gained}, and no other learner within the budget does better. "
-                "Adapting would cost time and bring nothing; leave the model as it is."
+                f"Adapting would cost time and bring nothing; {_leave(frozen)}."
             )
         case "reaches_zero":
             return (
                 f"Too close to tell. {scores}: a gain of {gained}. The interval reaches zero, so the gain may be chance. "
-                "More seeds narrow it; until then, leaving the model as it is costs less."
+                f"More seeds narrow it; until then, {_leaving(frozen)} costs less."
             )
         case _:
             return (
@@ -118,8 +130,18 @@ def _gain(learner: Entry, frozen: Entry | None, verdict: Mapping[str, Any]) -> s
             )
 
 
+def _leave(frozen: Entry) -> str:
+    return "forecast the newest value" if still(frozen) == "persistence" else "leave the model as it is"
+
+
+def _leaving(frozen: Entry) -> str:
+    return "forecasting the newest value" if still(frozen) == "persistence" else "leaving the model as it is"
+
+
 def _beside_retraining(learners: Sequence[Entry], verdict: Mapping[str, Any], learner: Entry) -> list[str]:
     retrain, found = find(learners, verdict["retrain"]), verdict["against_retrain"]
+    if verdict["headline"] == SKILL and retrain is None:
+        return []
     if retrain is None or found is None:
         return ["Retraining from scratch is not part of this comparison, so the gain over it is not known."]
     text = (
@@ -143,7 +165,7 @@ def _beside_fine_tuning(
     text = f"Plain fine-tuning scores {say.percent(mean(plain, 'score'))}"
     if frozen is not None:
         found = difference(record.get("pairs") or [], plain, frozen)
-        text += f"; beside the frozen model it is {compared(found, verdict['seeds'])}"
+        text += f"; beside {still(frozen)} it is {compared(found, verdict['seeds'])}"
     return [text + "."]
 
 
@@ -156,7 +178,7 @@ def _which(record: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
         name = code(learner["label"])
         opening = {
             "adapt": f"Use {name}.",
-            "do_not_adapt": f"None: keep the frozen model. The best that adapts would be {name}.",
+            "do_not_adapt": f"None: keep {still(find(learners, verdict['frozen']))}. The best that adapts would be {name}.",
             "too_close": f"{name}, if you adapt at all.",
         }[verdict["code"]]
         paragraphs.append(" ".join([opening, *_runner_up(learners, verdict, learner, second)]))
