@@ -12,25 +12,21 @@ learning algorithms, Machine Learning 90 (prequential).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy
-import torch
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, DataError, check_count, check_range
-from everlearn.core.events import Batch, Boundary, Event, X
 from everlearn.core.random import derive
-from everlearn.core.stream import HeldOut, Schema, Stream
+from everlearn.core.stream import HeldOut, Stream
 from everlearn.data.demands import Traffic
 from everlearn.data.indexed import place
-from everlearn.data.link_loads import Change, LinkLoads, Span, link_loads
-from everlearn.data.naming import evenly, named
+from everlearn.data.link_loads import Change, Span, link_loads
+from everlearn.data.naming import named
 from everlearn.data.network import Network, Node
+from everlearn.data.window_stream import Windows, WindowStream
 
-CHECKPOINTS = 10
 OBSERVED = ("targets", "all")
-BOUNDARY, INPUT, ANSWER = range(3)  # kinds of events
 
 
 @named
@@ -82,140 +78,26 @@ def link_forecast(
             f"{window + horizon}. Use a shorter window."
         )
     loads = link_loads(network, data.demands[:steps], changes, ecmp=ecmp, converge_delay=converge_delay)
-    layout = Windows(every if observe == "all" else targets, targets, window, horizon, bool(missing))
+    layout = Windows(every if observe == "all" else targets, targets, window, horizon, bool(missing), "loads")
     kept = numpy.random.default_rng(derive(seed, "missing")).random(steps) >= missing
     held_out = HeldOutStates(loads.spans, network, data.demands[steps:], layout) if test is not None else ()
-    stream = LinkForecast(loads, kept, layout, data.step_minutes, batch=batch, announced=bool(boundaries), held_out=held_out)
+    names = network.link_names
+    stream = WindowStream(
+        loads.loads,
+        kept,
+        layout,
+        features=[names[link] for link in layout.observed],
+        targets=[names[link] for link in targets],
+        batch=batch,
+        minutes=data.step_minutes,
+        changes=[span.start for span in loads.spans[1:]],
+        states=[span.state for span in loads.spans],
+        announced=bool(boundaries),
+        held_out=held_out,
+    )
+    stream.network_loads = loads
     stream.deployed = stream.event_at(deployed * steps)
     return stream
-
-
-class Windows(NamedTuple):
-    """Which loads a window shows. observed, targets: numbers of links; gaps: whether x tells the time between samples."""
-
-    observed: tuple[int, ...]
-    targets: tuple[int, ...]
-    window: int
-    horizon: int
-    gaps: bool
-
-    def rows(self, loads: Tensor, samples: numpy.ndarray, last: numpy.ndarray) -> tuple[X, Tensor]:
-        """x and y of the windows that end at places `last` of `samples`, the rising numbers of the matrices that were seen."""
-        shown = samples[last[:, None] + numpy.arange(1 - self.window, 1)]
-        x = loads[torch.from_numpy(shown)][..., list(self.observed)].float()
-        y = loads[torch.from_numpy(samples[last] + self.horizon)][..., list(self.targets)].float()
-        if not self.gaps:
-            return x, y
-        before = numpy.concatenate([[-1], samples])[last[:, None] + numpy.arange(1 - self.window, 1)]
-        return {"loads": x, "dt": torch.from_numpy((shown - before).astype(numpy.float32))}, y
-
-
-class LinkForecast(Stream):
-    """Windows in the order of time, in batches that never reach over a change of the routing. Tables are made once, x on demand."""
-
-    def __init__(
-        self,
-        loads: LinkLoads,
-        kept: numpy.ndarray,
-        layout: Windows,
-        step_minutes: float,
-        *,
-        batch: int,
-        announced: bool,
-        held_out: Sequence[HeldOut],
-    ):
-        names = loads.network.link_names
-        features, targets = ([names[link] for link in chosen] for chosen in (layout.observed, layout.targets))
-        self.name = "link_forecast"
-        self.schema = Schema(
-            (layout.window, len(layout.observed)), torch.float32, (), tuple(features), targets=tuple(targets)
-        )
-        self.held_out = held_out
-        self.boundaries = announced
-        self.headline = "prequential"
-        self.network_loads = loads
-        self._layout = layout
-        self._minutes = step_minutes
-        self._samples = numpy.flatnonzero(kept)
-        self._last = _windows(kept, self._samples, layout)
-        end = self._samples[self._last]
-        starts = numpy.array([span.start for span in loads.spans])
-        self._low, self._high, spans = _batches(numpy.searchsorted(starts, end, side="right") - 1, batch)
-        self._first = end[self._low]  # the time at which the first window of each batch ends
-        answered = end[self._high - 1] + layout.horizon  # the time at which all answers of a batch are known
-        self._kind, self._number, self.late = _order(self._first, answered, spans if announced else None)
-        self._inputs = numpy.flatnonzero(self._kind == INPUT)  # the event of each batch
-        self._states = [loads.spans[number].state for number in spans]
-        changed = numpy.searchsorted(answered, starts[1:])  # the first batch whose answers know of a change
-        self.changes = tuple(dict.fromkeys(self._inputs[changed[changed < len(answered)]].tolist()))
-        begun = self._inputs[1:][spans[1:] != spans[:-1]] - announced
-        if len(held_out):
-            self.checkpoints = (*begun.tolist(), len(self)) if len(begun) else evenly(len(self), CHECKPOINTS)
-
-    def __len__(self) -> int:
-        return len(self._kind)
-
-    def __getitem__(self, index: int) -> Event:
-        index = place(index, len(self))
-        number = int(self._number[index])
-        if self._kind[index] == BOUNDARY:
-            return Boundary(self._states[number])
-        last = self._last[self._low[number] : self._high[number]]
-        end = self._samples[last]
-        x, y = self._layout.rows(self.network_loads.loads, self._samples, last)
-        return Batch(
-            x,
-            None if self.late and self._kind[index] == INPUT else y,
-            time=torch.from_numpy(end * self._minutes),
-            id=tuple(map(str, end.tolist())) if self.late else None,
-        )
-
-    def event_at(self, time: float) -> int:
-        """The number of the first event whose windows end at a matrix or later, the last one at most."""
-        number = int(numpy.searchsorted(self._first, time))
-        return int(self._inputs[min(number, len(self._inputs) - 1)])
-
-
-def _windows(kept: numpy.ndarray, samples: numpy.ndarray, layout: Windows) -> numpy.ndarray:
-    """The places in `samples` at which a window ends whose answer was seen too."""
-    last = numpy.arange(layout.window - 1, len(samples))
-    answer = samples[last] + layout.horizon
-    inside = answer < len(kept)
-    last = last[inside][kept[answer[inside]]]
-    if not len(last):
-        raise DataError(
-            f"link_forecast: of {len(kept)} matrices {len(samples)} are seen, and no window of {layout.window} has its answer among "
-            "them. Lose fewer samples, or use a shorter window."
-        )
-    return last
-
-
-def _batches(span: numpy.ndarray, batch: int) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-    """(first row, end, span) of each batch; rows of one batch have one span."""
-    begins = numpy.flatnonzero(numpy.diff(span, prepend=-1))
-    ends = numpy.append(begins[1:], len(span))
-    low = numpy.concatenate([numpy.arange(begin, end, batch) for begin, end in zip(begins, ends, strict=True)])
-    return low, numpy.minimum(low + batch, ends[numpy.searchsorted(begins, low, side="right") - 1]), span[low]
-
-
-def _order(
-    first: numpy.ndarray, answered: numpy.ndarray, spans: numpy.ndarray | None
-) -> tuple[numpy.ndarray, numpy.ndarray, bool]:
-    """(kind, batch) of each event, and whether answers come late. spans: announced where they begin, None for not at all."""
-    number = numpy.arange(len(first))
-    due = numpy.searchsorted(first, answered)  # answers come before the first batch that may know them
-    late = bool((due > number + 1).any())
-    begun = number[:0] if spans is None else number[numpy.diff(spans, prepend=-1) != 0]
-    kinds = [numpy.full(len(number), INPUT), numpy.full(len(begun), BOUNDARY), numpy.full(late * len(number), ANSWER)]
-    numbers = [number, begun, number[: late * len(number)]]
-    places = [
-        3 * number + 2,
-        3 * begun + 1,
-        3 * due[: late * len(number)],
-    ]  # before a batch its boundary, before that answers
-    kind, source, where = map(numpy.concatenate, (kinds, numbers, places))
-    order = numpy.lexsort((source, where))
-    return kind[order], source[order], late
 
 
 class HeldOutStates(Sequence[HeldOut]):

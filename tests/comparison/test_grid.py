@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from everlearn.comparison.grid import _named, compare, load_comparison
+from everlearn.comparison.catalog import build_stream
+from everlearn.comparison.grid import _baselines, compare, load_comparison
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, SpecError, StateError
 
@@ -192,5 +193,14 @@ def test_a_budget_may_be_its_call_string_and_a_comparison_prints_its_scores():
 
 
 def test_a_masked_loss_does_not_stand_for_the_plain_baseline():
-    assert list(_named(["fine_tune(loss=masked())"], True)) == ["frozen", "fine_tune", "retrain", "fine_tune(loss=masked())"]
-    assert list(_named(["fine_tune(passes=2)"], True)) == ["frozen", "retrain", "fine_tune(passes=2)"]
+    stream = build_stream("iid(iris)", 0)
+    assert list(_baselines({"fine_tune(loss=masked())": ""}, stream)) == ["frozen", "fine_tune", "retrain"]
+    assert list(_baselines({"fine_tune(passes=2)": ""}, stream)) == ["frozen", "retrain"]
+
+
+def test_forecasts_have_baselines_of_their_own():
+    """None, one that is fitted once, and one that is fitted again; a forecaster of another kind replaces none of them."""
+    stream = build_stream("link_forecast(euro28(steps=100), window=5)", 0)
+    usual = ["persistence", "forecaster", "forecaster(refit=every(144))"]
+    assert list(_baselines({"forecaster(cfc())": ""}, stream)) == usual
+    assert list(_baselines({"persistence": "", "forecaster": ""}, stream)) == usual[2:]
