@@ -20,7 +20,9 @@ from everlearn.operating import backup, export, serve, teach, token
 
 RUNS = Path("everlearn-runs")
 USUAL = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean"
+FORECASTERS = "forecaster(cfc()), forecaster(dense(), refit=on_drift(adwin())), boosted"
 RECURRING = "fine_tune, fine_tune(loss=masked()), frequency_replay, replay(capacity=200)"  # is plain SGD enough?
+BY_STREAM = {"recurring(": RECURRING, "forecast(": FORECASTERS, "link_forecast(": FORECASTERS}
 
 EXIT_CODES = """exit codes:
   0 done   1 a claim or contract does not hold   2 names or arguments   3 data   4 snapshots and folders
@@ -34,6 +36,9 @@ def compare(
     budget: str = "budget()",
     target: str | None = None,
     time: str | None = None,
+    task: str = "classify",
+    window: int = 24,
+    horizon: int = 1,
     engine: str = "process",
     workers: int | None = None,
     folder: str | None = None,
@@ -51,12 +56,15 @@ def compare(
     Args:
         learners: call strings, separated by commas (a YAML list in --config); by default replay(capacity=200), derpp(capacity=200),
             streaming_lda and nearest_class_mean, or what is cheap on a recurring stream: fine_tune(loss=masked()),
-            frequency_replay and replay(capacity=200)
+            frequency_replay and replay(capacity=200), or forecasters of three kinds where values are forecast
         model: the network that every learner trains, such as mlp(hidden=(64,)) or mymodule:build
         seeds: repetitions with seeds 0, 1, ...
         budget: limits, such as budget(replay=500, labels=1000)
-        target: the column to predict, where STREAM is a CSV or Parquet file
+        target: the column to predict, where STREAM is a CSV or Parquet file (to forecast, several between commas)
         time: the column that orders the rows, where STREAM is a CSV or Parquet file
+        task: classify, or forecast: the target's own future from its past, where STREAM is a CSV or Parquet file
+        window: samples that a forecast sees
+        horizon: samples from the end of a window to what is forecast
         engine: process, inline, ray, or the address of a Ray cluster
         workers: processes at once (default: all processors)
         folder: where runs and report go (default: a folder of everlearn-runs/ named by the configuration)
@@ -64,12 +72,15 @@ def compare(
         track: also export to mlflow or tensorboard
         stream: the same as STREAM, for --config
     """
-    from everlearn.comparison.catalog import build_budget
+    from everlearn.comparison.catalog import build_budget, stream_text
     from everlearn.comparison.grid import compare as run_comparison
     from everlearn.comparison.track import export, tracker
 
     stream = source or stream
-    learners = learners or (RECURRING if stream.startswith("recurring(") else USUAL)
+    if task != "classify":
+        stream = stream_text(stream, target=target, time=time, task=task, window=window, horizon=horizon)
+        target = time = None
+    learners = learners or next((usual for start, usual in BY_STREAM.items() if stream.startswith(start)), USUAL)
     if track is not None:
         tracker(track)
     place = (
@@ -268,6 +279,7 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
         """  everlearn compare
   everlearn compare "split(cifar100_12k(labels='coarse'), experiences=5)" --learners "replay(capacity=1000), derpp" --seeds 5
   everlearn compare sales.csv --target bought --time day --model mymodule:build --budget "budget(labels=2000)"
+  everlearn compare load.csv --task forecast --target load --time hour --window 24 --horizon 1
   everlearn compare digits --learners "sklearn(RandomForestClassifier(), refit=every(200)), river(tree.HoeffdingTreeClassifier())"
   everlearn compare --config comparison.yaml --engine ray""",
     ),

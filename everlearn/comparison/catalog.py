@@ -35,6 +35,7 @@ from everlearn.data.windows import target_columns
 GROUP = "everlearn.learners"
 PER_CLASS = ("balanced", "herding")  # memory rules that share the rows among the classes
 TABLES = ("csv", "csv.gz", "tsv", "tsv.gz", "parquet", "pq")
+TASKS = ("classify", "forecast")  # what a table may be read for
 
 
 @cache
@@ -117,12 +118,25 @@ def sources() -> dict[str, Any]:
     return dict(SOURCES)
 
 
-def stream_text(text: str, *, target: str | None = None, time: str | None = None) -> str:
+def stream_text(
+    text: str,
+    *,
+    target: str | None = None,
+    time: str | None = None,
+    task: str = "classify",
+    window: int = 24,
+    horizon: int = 1,
+) -> str:
     """The full call string behind a short one.
 
-    `my.csv` with a target becomes prequential(table(...)), the exported log of a server served(...); a folder becomes
-    split(images(FOLDER), ...), a data set's bare name split(NAME, experiences=5, epochs=3).
+    `my.csv` with a target becomes prequential(table(...)), with task="forecast" forecast(...); the exported log of a server served(...);
+    a folder becomes split(images(FOLDER), ...), a data set's bare name split(NAME, experiences=5, epochs=3).
     """
+    if task not in TASKS:
+        raise SpecError(closest("task", task, TASKS))
+    is_table = any(text.lower().endswith("." + ending) for ending in TABLES)
+    if task == "forecast":
+        return _forecast_text(text, is_table, target, time, window, horizon)
     kind = _served_kind(text)
     if kind is not None:
         if kind != "classes":
@@ -135,7 +149,7 @@ def stream_text(text: str, *, target: str | None = None, time: str | None = None
                 f"{text} is the log of a server, which knows its answers and times; leave --target and --time out."
             )
         return f"served({text!r})"
-    if any(text.lower().endswith("." + ending) for ending in TABLES):
+    if is_table:
         if target is None:
             raise SpecError(f"{text}: name the column to predict with --target COLUMN.")
         if not Path(text).exists():
@@ -149,6 +163,30 @@ def stream_text(text: str, *, target: str | None = None, time: str | None = None
         return str(call)
     timed = call.name == "table"
     return f"prequential({call})" if timed else f"split({call}, experiences=5, epochs=3)"
+
+
+def _forecast_text(text: str, is_table: bool, target: str | None, time: str | None, window: int, horizon: int) -> str:
+    """forecast(...) of a table. Its target may be several columns, between commas."""
+    if not is_table:
+        if parse(text).name in ("forecast", "link_forecast"):
+            return text
+        raise SpecError(
+            f"{text}: only a CSV or Parquet file can be forecast by --task forecast, or a stream such as link_forecast(...)."
+        )
+    if target is None:
+        raise SpecError(f"{text}: name the column to forecast with --target COLUMN (several between commas).")
+    if not Path(text).exists():
+        raise SpecError(f"{text}: there is no such file.")
+    names = tuple(name.strip() for name in target.split(","))
+    shown: dict[str, Any] = {
+        "target": names[0] if len(names) == 1 else names,
+        "time": time,
+        "window": window,
+        "horizon": horizon,
+    }
+    usual = {"time": None, "window": 24, "horizon": 1}
+    given = [f"{key}={value!r}" for key, value in shown.items() if key not in usual or value != usual[key]]
+    return f"forecast({', '.join([repr(text), *given])})"
 
 
 def _served_kind(text: str) -> str | None:

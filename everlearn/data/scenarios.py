@@ -7,6 +7,7 @@
 | `permuted`, `rotated` | what inputs look like |
 | `label_shift` | how often each class comes |
 | `recurring` | which few classes a task has; they come back |
+| `forecast` | whatever changed in the series of a table |
 | `link_forecast` | the load of a network's links, when some of them fail |
 | `prequential` | whatever changed in the data set, in the order of time |
 | `iid` | nothing: the control |
@@ -25,6 +26,7 @@ from everlearn.data.corruption import Corrupted
 from everlearn.data.delayed import delayed
 from everlearn.data.domain import permuted, rotated
 from everlearn.data.few_shot import few_shot
+from everlearn.data.forecast import forecast
 from everlearn.data.label_shift import label_shift
 from everlearn.data.link_forecast import link_forecast
 from everlearn.data.link_loads import LinkDown, LinkUp, NodeDown, NodeUp
@@ -44,6 +46,7 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "rotated": rotated,
     "label_shift": label_shift,
     "recurring": recurring,
+    "forecast": forecast,
     "link_forecast": link_forecast,
     "prequential": prequential,
     "iid": iid,
