@@ -139,9 +139,9 @@ def stream_text(
         return _forecast_text(text, is_table, target, time, window, horizon)
     kind = _served_kind(text)
     if kind is not None:
-        if kind != "classes":
+        if kind == "actions":
             raise SpecError(
-                f"{text} is the log of a server that answers with {kind}; learners here answer with classes. In Python, "
+                f"{text} is the log of a server that answers with {kind}; learners here answer with classes or values. In Python, "
                 f"run(learner, served({text!r})) folds a learner or an agent of your own over it."
             )
         if target is not None or time is not None:
