@@ -20,6 +20,7 @@ from everlearn.measure.contents import model_bytes, state_bytes
 
 SHORTEST = 1e-7  # seconds: the lower edge of the first bin
 PER_OCTAVE = 16
+POINTS = 200  # of time so far along the stream
 BINS = 36 * PER_OCTAVE  # up to about 6,900 seconds
 
 
@@ -58,14 +59,14 @@ class Cost(Monitor):
 
     Figures: update_ms (mean) and update_ms_p99, of calls of update that had answers or made use of inputs alone; predict_ms_p50
     and predict_ms_p99, of calls of predict before an event was learned from, with predict_rows, the mean rows of such a call;
-    seconds, in predict, update and boundary together; boundary_seconds, in boundary alone (some learners train there);
-    peak_memory_bytes, the most that the learner itself held (weights, gradients, optimiser state, memories) at the points of
-    the curve, without activations; process_peak_bytes, the most that the whole process held since it began, libraries, data and
-    earlier runs included; model_bytes, weights and buffers.
+    seconds, in predict, update and boundary together, and along, [events, seconds] so far at points of the stream; boundary_seconds,
+    in boundary alone (some learners train there); peak_memory_bytes, the most that the learner itself held (weights, gradients,
+    optimiser state, memories) at the points of the curve, without activations; process_peak_bytes, the most that the whole process
+    held since it began, libraries, data and earlier runs included; model_bytes, weights and buffers.
     """
 
     name = "cost"
-    parts = ("update", "predict", "predicted", "boundary", "peak", "model")
+    parts = ("update", "predict", "predicted", "boundary", "peak", "model", "position", "along")
     timed = True
 
     def __init__(self) -> None:
@@ -78,6 +79,8 @@ class Cost(Monitor):
         self.boundary = 0.0  # seconds
         self.peak = 0
         self.model = 0
+        self.position = 0  # events
+        self.along: list[list[float]] = []  # [events, seconds] so far, at points of the curve
 
     def start(self, learner: Learner, stream: Stream) -> None:
         self._begin()
@@ -88,6 +91,7 @@ class Cost(Monitor):
 
     def observe(self, step: Step, learner: Learner) -> None:
         event = step.event
+        self.position = step.position + 1
         if not isinstance(event, Batch):
             self.boundary += step.update_seconds
             return
@@ -101,9 +105,16 @@ class Cost(Monitor):
         """Judging is no cost of adaptation."""
 
     def record(self, learner: Learner) -> dict[str, Any]:
-        """Nothing for the curve, which must not depend on the clock; memory is weighed here."""
+        """Nothing for the curve, which must not depend on the clock; memory is weighed here, and the time so far is noted."""
         self._weigh(learner)
+        self.along.append([self.position, self._seconds])
+        if len(self.along) > 2 * POINTS:
+            self.along = self.along[1::2]
         return {}
+
+    @property
+    def _seconds(self) -> float:
+        return self.update.seconds + self.predict.seconds + self.boundary
 
     def _weigh(self, learner: Learner) -> None:
         self.model = model_bytes(learner)
@@ -116,7 +127,8 @@ class Cost(Monitor):
             "predict_ms_p50": self.predict.percentile_ms(0.50),
             "predict_ms_p99": self.predict.percentile_ms(0.99),
             "predict_rows": self.predicted / self.predict.count if self.predict.count else None,
-            "seconds": self.update.seconds + self.predict.seconds + self.boundary,
+            "seconds": self._seconds,
+            "along": [list(point) for point in self.along],
             "boundary_seconds": self.boundary,
             "peak_memory_bytes": self.peak,
             "process_peak_bytes": process_peak_bytes(),

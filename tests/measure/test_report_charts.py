@@ -35,7 +35,7 @@ def test_held_out_streams_get_every_chart_of_held_out_sets(split):
 
 def test_streams_in_order_of_time_open_with_what_came_in():
     found = drawn(records.prequential())
-    assert list(found) == ["prequential", "cost", "memory", "drift", "final_classes", "classes", "plasticity"]
+    assert list(found) == ["prequential", "cost", "memory", "time_axis", "drift", "final_classes", "classes", "plasticity"]
 
 
 def test_nothing_is_drawn_from_nothing():

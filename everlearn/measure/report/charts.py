@@ -17,6 +17,7 @@ from everlearn.measure.report.palette import looks_of
 from everlearn.measure.report.reading import PREQUENTIAL, ranked, role
 from everlearn.measure.report.scene import Chart, Scene
 from everlearn.measure.report.sessions import sessions
+from everlearn.measure.report.time_axis import time_axis
 from everlearn.measure.report.words import verdict_of
 
 LEARNERS = 16  # learners in one chart
@@ -32,6 +33,7 @@ MAKERS = (
     matrix,
     forgetting,
     memory,
+    time_axis,
     drift,
     final_classes,
     classes,
