@@ -65,7 +65,7 @@ def time_axis(scene: Scene) -> Chart | None:
         if row["events"] is not None
     ]
     base = alt.Chart()
-    x, y = event_axis(), alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=4, format="~g"), scale=alt.Scale(zero=True))
+    x, y = event_axis(), alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=4, format="~s"), scale=alt.Scale(zero=True))
     tips = [told_learner(), told_event(), alt.Tooltip("value:Q", title="Value", format=".3~g")]
     of = {name: base.transform_filter(f"datum.kind == '{name}'") for name in ("line", "change", "alarm", "back")}
     layers = [
