@@ -194,6 +194,7 @@ def test_recovery_by_hand():
     errors = [0.0] * 10 + [0.6] * 8 + [0.0] * 12
     assert recovery(errors, 10, theta=0.16, trailing=4) == 8 + 2  # at the third 0 one error of four is left: 15 %
     assert recovery([0.0] * 30, 10, trailing=4) == 0
+    assert recovery([0.5] * 30, 10, theta=0.5, trailing=4) == 0  # at most theta
     assert recovery([0.0] * 10 + [0.6] * 20, 10, trailing=4) is None
     assert recovery([0.0] * 10 + [0.6] * 8 + [0.0] * 5, 10, theta=0.16, trailing=4) is None  # too short to stay there
 
@@ -226,8 +227,8 @@ def test_held_out_sets_are_judged_beside_persistence():
 
 
 def test_the_curve_tells_of_the_rows_since_the_point_before():
-    monitor, learner = ForecastError(), Told(1)
-    newest, forecasts, y = random(6, targets=1)
+    monitor, learner = ForecastError(), Told(3)
+    newest, forecasts, y = random(6, targets=3)
     stream = Given(newest, forecasts, y)
     monitor.start(learner, stream)
     fold = Fold(learner, stream, Budget(), [monitor])
