@@ -14,6 +14,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "rmse": ("figures", "forecast", "rmse"),
     "mae": ("figures", "forecast", "mae"),
     "mape": ("figures", "forecast", "mape"),
+    "refits": ("figures", "forecast", "refits"),
     "anytime_accuracy": ("figures", "matrix", "anytime_accuracy"),
     "forgetting": ("figures", "matrix", "forgetting"),
     "backward_transfer": ("figures", "matrix", "backward_transfer"),

@@ -36,13 +36,17 @@ class ForecastError(Monitor):
     trailing: rows of the mean that must be at most theta, and rows for which it must stay there.
 
     Figures: rmse, mae, mape, smape, skill and scored from deployment on; all: the same from the first event; by_target; segments, one
-    for each known change and one before, with `early`, those of the first `span` rows, and `recovered`, rows until recovery (None:
-    never); held_out: rmse and skill of each held-out set at the last checkpoint; pending. Percentages are shares. Curve: rmse, mape
-    and skill of the rows since the point before. Where x has no column of a target, its last known answer stands for persistence.
+    for each known change and one before, with `early`, those of the first `span` rows, `recovered`, rows until recovery, and
+    `recovered_events`, the same in events (None: never), and `refits`; refits: events from deployment on at which the learner told of
+    a fit, the first one included where it comes that late; held_out: rmse and skill of each held-out set at the last checkpoint;
+    pending. Percentages are shares. Curve: rmse, mape and skill of the rows since the point before. Where x has no column of a
+    target, its last known answer stands for persistence.
     """
 
     name = "forecast"
-    parts = ("answers", "sums", "counts", "early", "early_counts", "tracks", "recent", "last", "held_out", "shown")
+    parts = (
+        "answers", "sums", "counts", "early", "early_counts", "fits", "tracks", "recent", "asked", "last", "held_out", "shown",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -82,9 +86,12 @@ class ForecastError(Monitor):
         self.counts = torch.zeros(segments, dtype=torch.int64)
         self.early = torch.zeros_like(self.sums)
         self.early_counts = torch.zeros_like(self.counts)
-        # by segment: [rows so far, rows in a row that were at most theta, rows until recovery (-1: not yet), the theta that counts]
-        self.tracks: list[list[float]] = [[0, 0, -1, math.nan] for _ in range(segments)]
+        self.fits = [0] * segments  # events at which the learner was fitted
+        # by segment: [rows so far, rows in a row that were at most theta, rows until recovery, the theta that counts, the event of
+        # recovery]; -1 stands for not yet
+        self.tracks: list[list[float]] = [[0, 0, -1, math.nan, -1] for _ in range(segments)]
         self.recent: list[float] = []  # the newest absolute percentage errors, at most `trailing`
+        self.asked: list[int] = []  # the events at which they were forecast
         self.last = torch.zeros(width)  # the newest answers
         self.held_out: list[list[Any]] = []  # [name, rmse, persistence's] by set, at the newest checkpoint
         self.shown: list[Any] = [0, [0.0] * len(MEASURES)]  # rows and sums at the last point of the curve
@@ -94,6 +101,8 @@ class ForecastError(Monitor):
 
     def observe(self, step: Step, learner: Learner) -> None:
         event = step.event
+        if step.metrics and "fits" in step.metrics:
+            self.fits[int(self._segments(torch.tensor(step.position)))] += 1
         if isinstance(event, Batch) and step.prediction is not None:
             simple = self._persistence(event.x, len(event))
             both = torch.cat([step.prediction.float().cpu(), simple], dim=1)
@@ -128,15 +137,17 @@ class ForecastError(Monitor):
         segments = self._segments(asked)
         self.sums.index_add_(0, segments, errors)
         self.counts += torch.bincount(segments, minlength=len(self.counts))
-        for row, (segment, share) in enumerate(zip(segments.tolist(), errors[:, :, 2].mean(dim=1).tolist(), strict=True)):
+        told = zip(segments.tolist(), errors[:, :, 2].mean(dim=1).tolist(), asked.tolist(), strict=True)
+        for row, (segment, share, event) in enumerate(told):
             if self.tracks[segment][0] < self.span:
                 self.early[segment] += errors[row]
                 self.early_counts[segment] += 1
-            self._track(segment, share)
+            self._track(segment, share, event)
 
-    def _track(self, segment: int, share: float) -> None:
+    def _track(self, segment: int, share: float, event: int) -> None:
         """Count a row of a segment, and whether the trailing mean of percentage errors was at most theta with it."""
         self.recent = [*self.recent, share][-self.trailing :]
+        self.asked = [*self.asked, event][-self.trailing :]
         track = self.tracks[segment]
         if not track[0]:
             track[3] = self._theta(segment)
@@ -145,6 +156,7 @@ class ForecastError(Monitor):
         track[1] = track[1] + 1 if low else 0
         if track[2] < 0 and track[1] == self.trailing:
             track[2] = track[0] - self.trailing
+            track[4] = self.asked[0]  # of the first of the rows that stayed low
 
     def _theta(self, segment: int) -> float:
         """What counts as recovered in a segment: theta, or theta times the mean error of the segment before."""
@@ -188,6 +200,7 @@ class ForecastError(Monitor):
             "held_out": {
                 name: {"rmse": rmse, "skill": _skill(rmse, simple)} for name, rmse, simple in self.held_out
             },
+            "refits": sum(self.fits[1:]),
             "pending": self.answers.waiting,
         }  # fmt: skip
 
@@ -197,8 +210,10 @@ class ForecastError(Monitor):
         found = {"from": begins, "change": begins in self.changes}
         found |= self._figures(self.sums[number], int(self.counts[number]))
         found["early"] = self._figures(self.early[number], int(self.early_counts[number]))
-        found["recovered"] = int(self.tracks[number][2]) if found["change"] and self.tracks[number][2] >= 0 else None
-        return found
+        rows, event = int(self.tracks[number][2]), int(self.tracks[number][4])
+        back = found["change"] and rows >= 0
+        found |= {"recovered": rows if back else None, "recovered_events": event - begins if back else None}
+        return found | {"refits": self.fits[number]}
 
     def _figures(self, sums: Tensor, rows: int) -> dict[str, Any]:
         """sums: (targets, measures) over so many rows. All None where there is no row."""

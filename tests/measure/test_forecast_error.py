@@ -214,6 +214,41 @@ def test_theta_may_be_relative_to_the_error_before():
     assert recovery(errors, 10, theta=1.05, relative=True, trailing=4) is None
 
 
+@pytest.mark.parametrize(("batch", "late"), [(1, 0), (5, 0), (1, 3)])
+def test_recovery_is_also_told_in_events_of_the_stream(batch, late):
+    """Rows 10 to 17 are off by 60 %, as above: the tenth row after the change is the first that stays low."""
+    y = torch.full((60, 1), 10.0)
+    forecasts = 10.0 + 10.0 * torch.tensor([0.0] * 10 + [0.6] * 8 + [0.0] * 42)[:, None]
+    plain = Given(y + 1, forecasts, y, batch=batch, late=late)
+    event = {number: place for place, (number, answer) in enumerate(plain.order) if not late or not answer}
+    change = event[10 // batch]
+    found = figures(
+        Given(y + 1, forecasts, y, batch=batch, late=late, changes=(change,)), ForecastError(theta=0.16, trailing=4)
+    )
+    last = found["segments"][-1]
+    assert (last["recovered"], last["recovered_events"]) == (10, event[20 // batch] - change)
+
+
+def test_fits_are_counted_where_the_learner_tells_of_them():
+    class Fitted(Told):
+        """Tells of a fit with every third answer."""
+
+        parts = ("guard", "seen")
+        seen = 0
+
+        def update(self, batch):
+            self.seen += 1
+            return {"fits": self.seen // 3} if self.seen % 3 == 0 else {}
+
+    newest, forecasts, y = random(30, targets=1)
+    stream = Given(newest, forecasts, y, changes=(20,), deployed=10)
+    monitor = ForecastError()
+    run(Fitted(1), stream, monitors=[monitor])
+    found = monitor.figures()  # fits at events 2, 5, 8 | 11, 14, 17 | 20, 23, 26, 29
+    assert found["refits"] == 7 and [part["refits"] for part in found["segments"]] == [3, 4]
+    assert figures(Given(newest, forecasts, y))["refits"] == 0
+
+
 # ---- held-out sets, curve, state ---------------------------------------------------------------------------------------------
 
 

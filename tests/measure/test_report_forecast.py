@@ -11,6 +11,7 @@ import pytest
 from everlearn.measure.report import render
 from everlearn.measure.report.charts import charts
 from everlearn.measure.report.forecast_charts import recovered, recoveries
+from everlearn.measure.report.table import columns_of, lines
 from everlearn.measure.report.verdict import decide
 from everlearn.measure.report.words import sentences, verdict_of, verdict_sentence
 
@@ -137,3 +138,14 @@ def test_the_page_is_made_and_streams_of_classes_have_none_of_it():
     plain = records.class_incremental(seeds=(0, 1), experiences=3)
     assert not [chart for chart in charts(plain) if chart.name == "forecast"] and recovered(plain, verdict_of(plain)) == []
     assert "persistence" not in told(plain)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shown"), [(1e-4, ("0.000600", "0.00100")), (1.0, ("6.00", "10.0")), (1e6, ("6,000,000", "10,000,000"))]
+)
+def test_errors_have_three_figures_whatever_the_unit_of_the_target(scale, shown):
+    found = record(
+        *(entry(name, [rmse * scale] * 2, 10.0 * scale, [1, 1], 1.0) for name, rmse in (("boosted", 6), ("persistence", 10)))
+    )
+    at = [item.key for item in columns_of(found)].index("rmse")
+    assert tuple(line.cells[at].text for line in lines(found)) == shown

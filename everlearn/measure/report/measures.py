@@ -13,7 +13,7 @@ from everlearn.measure.report import numbers as say
 @dataclass(frozen=True)
 class Measure:
     """key: in `summary`; title: of its column; words: what it is; formula: HTML of our own; better: 'high', 'low' or '';
-    scale and unit: of the figures in tables; write: one figure in full."""
+    scale and unit: of the figures in tables; write: one figure in full; figures: significant ones in tables, 0 for fixed places."""
 
     key: str
     title: str
@@ -24,6 +24,7 @@ class Measure:
     unit: str
     write: Callable[[float | None], str]
     interval: bool = True
+    figures: int = 0
 
 
 A = "<i>a</i>"
@@ -78,7 +79,8 @@ MEASURES = (
         "low",
         1,
         "",
-        lambda value: say.decimal(value, 2),
+        say.significant,
+        figures=3,
     ),
     Measure(
         "mape",
@@ -234,6 +236,17 @@ MEASURES = (
         interval=False,
     ),
     Measure(
+        "refits",
+        "Fits",
+        "Times that a forecaster was fitted from deployment on, the first time included where it comes that late.",
+        "Σ fits told by the learner",
+        "",
+        1,
+        "",
+        say.count,
+        interval=False,
+    ),
+    Measure(
         "updates",
         "Updates",
         "Batches that were learned from.",
@@ -254,6 +267,7 @@ COLUMNS = (
     "update_ms",
     "predict_ms_p99",
     "seconds",
+    "refits",
     "replay_bytes",
     "peak_memory_bytes",
     "labels",

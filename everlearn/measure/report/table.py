@@ -76,7 +76,12 @@ def cell(entry: Entry, item: Measure, best: float | None = None) -> Cell:
 
 
 def _places(scaled: float, item: Measure) -> int:
-    """Decimal places of a figure and of its half-width: one for accuracies and ranks, two significant figures for the rest."""
+    """Decimal places of a figure and of its half-width: one for accuracies and ranks, two significant figures for the rest.
+
+    Errors in units of the target have as many as the measure says: nobody knows whether those are millionths or millions.
+    """
+    if item.figures:
+        return max(0, item.figures - 1 - math.floor(math.log10(abs(scaled)))) if scaled else 0
     if item.unit in ("%", "points"):
         return 1
     if item.unit == "" and item.interval:

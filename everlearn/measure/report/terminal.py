@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 STYLES = {"adapt": "bold green", "do_not_adapt": "bold yellow", "too_close": "bold cyan"}
 COLUMNS = {
     "score": "Score",
+    "rmse": "RMSE",
     "forgetting": "Forgotten",
     "update_ms": "Update",
     "predict_ms_p99": "p99",
