@@ -28,7 +28,9 @@ def entry(label, rmses, simple, recovery, ms):
     for seed, (rmse, rows) in enumerate(zip(rmses, recovery, strict=True)):
         found = error(rmse, 1 - rmse / simple)
         segments = [{"from": 20, "change": False, **found, "early": found, "recovered": None}]
-        segments.append({"from": 60, "change": True, **found, "early": error(3 * rmse, 0.0), "recovered": rows})
+        segments.append(
+            {"from": 60, "change": True, **found, "early": error(3 * rmse, 0.0), "recovered": rows, "recovered_events": rows}
+        )
         figures = {"forecast": {**found, "segments": segments, "by_target": {}, "held_out": {}, "pending": 0}}
         curve = [
             {"event": event, "forecast": {"rmse": rmse * (1 + event / 100), "mape": 0.1, "skill": 0.0}}

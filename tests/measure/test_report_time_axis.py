@@ -23,7 +23,8 @@ def entry(*curves, along=()):
 
 
 def test_recovery_by_hand():
-    """80 % before the change at 100; back for good at 160, after a moment at 130. The second does no harm, the third is the end."""
+    """80 % before the change at 100; back for good at 160, after a moment at 130. The second does no harm, what follows the third
+    nobody saw."""
     calm = [
         (50, 0.8),
         (100, 0.8),
@@ -39,10 +40,22 @@ def test_recovery_by_hand():
     never = [(50, 0.8), (100, 0.8), (110, 0.5), (200, 0.5), (220, 0.5), (300, 0.49)]
     stream = {"changes": [0, 100, 200, 300]}
     assert recoveries(entry(calm), stream, "prequential_accuracy") == [
-        {"event": 100, "events": 60.0}, {"event": 200, "events": 0.0}, {"event": 300, "events": None},
+        {"event": 100, "events": 60.0}, {"event": 200, "events": 0.0},
     ]  # fmt: skip
-    assert [row["events"] for row in recoveries(entry(never), stream, "prequential_accuracy")] == [None, 0.0, None]
-    assert [row["events"] for row in recoveries(entry(calm, never), stream, "prequential_accuracy")] == [60.0, 0.0, None]
+    assert [row["events"] for row in recoveries(entry(never), stream, "prequential_accuracy")] == [None, 0.0]
+    assert [row["events"] for row in recoveries(entry(calm, never), stream, "prequential_accuracy")] == [60.0, 0.0]
+    assert [row["event"] for row in recoveries(entry(calm), stream | {"deployed": 150}, "prequential_accuracy")] == [200]
+
+
+def test_recovery_of_forecasts_is_that_of_their_monitor_in_events():
+    def segment(event, change, events, scored=9):
+        return {"from": event, "change": change, "scored": scored, "recovered": 3, "recovered_events": events}
+
+    parts = [segment(20, False, None), segment(60, True, 12), segment(80, True, None), segment(99, True, None, scored=0)]
+    runs = [{"figures": {"forecast": {"segments": parts}}}, {"figures": {"forecast": {"segments": parts[:2]}}}]
+    stream = {"changes": [5, 60, 80, 99], "deployed": 20}  # one in training, one after which no answer came
+    found = recoveries({"label": "a", "runs": runs}, stream, "skill")
+    assert found == [{"event": 60, "events": 12.0}, {"event": 80, "events": None}]
 
 
 def test_price_by_hand():
@@ -102,4 +115,18 @@ def test_without_price_there_is_one_panel_and_without_changes_and_alarms_no_char
         for run in learner["runs"]:
             run["figures"].pop("drift")
     assert drawn(quiet) is None
-    assert drawn(records.class_incremental(seeds=(0, 1), experiences=3)) is None  # not judged by answers along the way
+    assert drawn(records.class_incremental(seeds=(0, 1), experiences=3)) is None  # nothing of errors along the way
+
+
+def test_streams_judged_on_held_out_sets_have_it_where_errors_along_the_way_are_known():
+    record = with_price(records.class_incremental(seeds=(0, 1), experiences=3))
+    first = record["stream"]["deployed"]
+    for learner in record["learners"]:
+        for run in learner["runs"]:
+            for point in run["curve"]:
+                point["prequential"] = {"accuracy": 0.4 if first < point["event"] < first + 10 else 0.9}
+    chart = drawn(record)
+    back = [row for row in rows(chart) if row["kind"] == "back" and row["event"] == first]
+    assert back and all(
+        10 <= row["end"] - first <= 11 for row in back
+    )  # the curve has a point for every event or every other

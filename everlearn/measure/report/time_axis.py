@@ -4,7 +4,8 @@
                 what the monitor "forecast" found
     price       milliseconds per event in predict and update
 
-Records of streams that are not judged by answers along the way, or without any change or alarm, have no such chart.
+A change before deployment, or one that no point of the curve tells of, is left out. Records without errors along the stream, or
+without any change or alarm, have no such chart.
 """
 
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from typing import Any
 
 from everlearn.measure.report import numbers as say
 from everlearn.measure.report.numbers import known
-from everlearn.measure.report.reading import PREQUENTIAL, SKILL, Entry, figures, find, still
+from everlearn.measure.report.reading import SKILL, Entry, figures, find, still
 from everlearn.measure.report.scene import (
+    MANY,
     Chart,
     Scene,
     color,
@@ -41,8 +43,8 @@ def time_axis(scene: Scene) -> Chart | None:
 
     shown = [find(scene.learners, scene.verdict[key]) for key in ("learner", "frozen")]
     entries = [entry for entry in shown if entry is not None]
-    kind = {PREQUENTIAL: "Error (%)", SKILL: "Error (RMSE)"}.get(scene.verdict["headline"])
-    if kind is None or not entries:
+    kind = "Error (RMSE)" if scene.verdict["headline"] == SKILL else "Error (%)"
+    if not entries:
         return None
     changes = [event for event in scene.stream.get("changes") or [] if event > 0]
     told = _alarms(entries)
@@ -69,7 +71,9 @@ def time_axis(scene: Scene) -> Chart | None:
     tips = [told_learner(), told_event(), alt.Tooltip("value:Q", title="Value", format=".3~g")]
     of = {name: base.transform_filter(f"datum.kind == '{name}'") for name in ("line", "change", "alarm", "back")}
     layers = [
-        of["change"].mark_rule(color="var(--muted)", strokeDash=[4, 4], opacity=0.7).encode(x=x, tooltip=[told_event()]),
+        of["change"]
+        .mark_rule(color="var(--muted)", strokeDash=[4, 4], opacity=0.7 if len(changes) <= MANY else 0.25)
+        .encode(x=x, tooltip=[told_event()]),
         of["line"].mark_line(strokeWidth=2).encode(x=x, y=y, color=color(scene), detail="learner:N"),
         of["line"].mark_point(filled=True, size=80, opacity=0).encode(x=x, y=y, color=color(scene), tooltip=tips),
         of["alarm"]
@@ -138,25 +142,29 @@ def price(entry: Entry) -> list[Row]:
 
 
 def recoveries(entry: Entry, stream: Mapping[str, Any], headline: str) -> list[Row]:
-    """By known change: events until the error was back (None: never, or not known), mean over seeds that came back."""
-    changes = [event for event in stream.get("changes") or [] if event > 0]
+    """By known change: events until the error was back (None: never), mean over seeds that came back."""
+    deployed = stream.get("deployed") or 0
+    changes = [event for event in stream.get("changes") or [] if event > 0 and event >= deployed]
     by_seed = (
         [_forecast_back(run) for run in figures(entry, "forecast")] if headline == SKILL else _accuracy_back(entry, changes)
     )
     found = []
     for event in changes:
+        if not any(event in seed for seed in by_seed):
+            continue
         values = [seed[event] for seed in by_seed if known(seed.get(event))]
         found.append({"event": event, "events": sum(values) / len(values) if values else None})
     return found
 
 
 def _forecast_back(run: Mapping[str, Any]) -> dict[int, float | None]:
-    """{change: events until recovery}; rows are events where each batch holds one and its answer comes with it."""
-    return {part["from"]: part["recovered"] for part in run.get("segments") or [] if part.get("change")}
+    """{change: events until recovery}, of changes after which an answer came."""
+    segments = [part for part in run.get("segments") or [] if part.get("change") and part["scored"]]
+    return {part["from"]: part.get("recovered_events") for part in segments}
 
 
 def _accuracy_back(entry: Entry, changes: list[int]) -> list[dict[int, float | None]]:
-    """{change: events until the accuracy of the curve is back}, seed by seed."""
+    """{change: events until the accuracy of the curve is back}, seed by seed, of changes with points before and after."""
     found = []
     for run in entry.get("runs") or []:
         points = [(point["event"], (point.get("prequential") or {}).get("accuracy")) for point in run.get("curve") or []]
@@ -166,9 +174,11 @@ def _accuracy_back(entry: Entry, changes: list[int]) -> list[dict[int, float | N
             before = [value for event, value in points if event <= change]
             end = changes[number + 1] if number + 1 < len(changes) else float("inf")
             after = [(event, value) for event, value in points if change < event <= end]
-            low = [place for place, (_, value) in enumerate(after) if before and value < before[-1] - WITHIN]
+            if not before or not after:
+                continue
+            low = [place for place, (_, value) in enumerate(after) if value < before[-1] - WITHIN]
             later = after[low[-1] + 1 :] if low else after  # back for good, not for a moment
-            seed[change] = None if not before or not later else (later[0][0] - change if low else 0)
+            seed[change] = None if not later else (later[0][0] - change if low else 0)
         found.append(seed)
     return found
 
