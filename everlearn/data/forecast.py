@@ -7,7 +7,9 @@ are not there count as samples that were lost, and x then tells the time between
 """
 
 import inspect
+import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ def forecast(
     batch: int = 1,
     step: float | None = None,
     missing: str = "error",
+    changes: Sequence[float | str] = (),
     first: float = 0.5,
     null: tuple[str, ...] = (),
     encoding: str = "utf8",
@@ -46,8 +49,9 @@ def forecast(
     must rise (numbers, ISO dates or timestamps), without it rows are one step apart; columns: others that windows show beside the
     targets; window: samples in x; horizon: steps from the end of a window to its answer; batch: windows that arrive together; step: time
     between two samples, in seconds or in the units of `time`, None takes the least there is; missing: what an empty cell is, "error" or
-    "gap" (the row counts as a sample that was lost); first: part of the stream that is the model's first training; null, encoding: as of
-    `table`.
+    "gap" (the row counts as a sample that was lost); changes: times from which the world is known to be another, rising, numbers or ISO
+    dates as in the column (learners are not told; the report says how soon each recovered); first: part of the stream that is the
+    model's first training; null, encoding: as of `table`.
 
     x: (batch, window, targets and columns) float32, or a dict of `values` and `dt`, the steps since the sample before, where samples are
     missing; y: (batch, targets) float32; time: seconds since 1970, or the numbers given. Raises DataError that names file, line and column;
@@ -78,6 +82,7 @@ def forecast(
     if not seen.any():
         raise DataError(f"{path}: no row has a value in every one of {', '.join(shown)}.")
     length = int(places[-1]) + 1
+    turns = _changes(changes, origin, step_length, length)
     kept = numpy.zeros(length, dtype=bool)
     kept[places[seen]] = True
     if kept.sum() < window + horizon:
@@ -90,12 +95,13 @@ def forecast(
     every = tuple(range(len(shown)))
     layout = Windows(every, every[: len(targets)], window, horizon, gaps=not kept.all())
     stream = WindowStream(
-        torch.from_numpy(series), kept, layout, features=shown, targets=targets, batch=batch, minutes=step_length, origin=origin
+        torch.from_numpy(series), kept, layout, features=shown, targets=targets, batch=batch, minutes=step_length, origin=origin,
+        changes=turns, states=range(len(turns) + 1),
     )  # fmt: skip
     stream.deployed = fraction_of(len(stream), first)
     given = {
         "target": target, "time": time, "columns": columns, "window": window, "horizon": horizon, "batch": batch, "step": step,
-        "missing": missing, "first": first, "null": null, "encoding": encoding,
+        "missing": missing, "changes": changes, "first": first, "null": null, "encoding": encoding,
     }  # fmt: skip
     defaults = inspect.signature(forecast).parameters
     texts = [f"{key}={describe(value)}" for key, value in given.items() if value != defaults[key].default]
@@ -176,6 +182,36 @@ def _grid(source: Any, time: str | None, rows: int, step: float | None) -> tuple
             "samples."
         )
     return places.astype(numpy.int64), float(moments[0]), length
+
+
+def _changes(changes: Sequence[float | str], origin: float, step: float, length: int) -> tuple[int, ...]:
+    """The first place on the grid at or after each time. Refuses times that do not rise or lie outside of the table."""
+    if isinstance(changes, (str, int, float)):
+        raise ArgumentError(f"forecast: changes must be times such as ('2024-05-31',), got {changes!r}.")
+    places: list[int] = []
+    for change in changes:
+        place = math.ceil((_moment(change) - origin) / step - NEAR)
+        if not 0 < place < length:
+            raise ArgumentError(
+                f"forecast: the change {change!r} lies outside of the times of the table, or at their beginning."
+            )
+        if places and place <= places[-1]:
+            raise ArgumentError(f"forecast: the change {change!r} does not come after the one before it. Times must rise.")
+        places.append(place)
+    return tuple(places)
+
+
+def _moment(change: float | str) -> float:
+    """A number as it is, a date as seconds since 1970 (UTC where no zone is given)."""
+    if isinstance(change, (int, float)) and not isinstance(change, bool) and math.isfinite(change):
+        return float(change)
+    try:
+        found = datetime.fromisoformat(change)
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"forecast: the change {change!r} cannot be read as a time. Use a number, or an ISO date such as '2024-05-31'."
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _told(source: Any, time: str, row: int) -> str:

@@ -86,6 +86,24 @@ def test_a_stream_is_called_as_it_is_typed(tmp_path):
     assert all(isinstance(event, Batch) for event in stream) and stream.deployed == round(0.25 * len(stream))
 
 
+def test_changes_that_the_user_knows_of_are_those_of_the_stream(tmp_path):
+    path = written(tmp_path)  # times 10 to 80; windows of two end at 20 to 70, their answers lie at 30 to 80
+    options = {"target": "load", "time": "hour", "window": 2}
+    assert forecast(path, **options, changes=(50, 71)).changes == (
+        2,
+        5,
+    )  # the first answers at or after 50 and 71: at 50 and 80
+    with_batches = forecast(path, **options, changes=(50,), batch=4)
+    assert [len(batch) for batch in with_batches] == [3, 3]  # windows that end before 50, and from then on
+    dates = written(tmp_path, [(f"2024-05-{day:02d}", day) for day in range(1, 9)], "sold.csv", head="day,sold")
+    for told in ("2024-05-05", "2024-05-04T12:00:00", "2024-05-05T02:00:00+02:00"):
+        stream = forecast(dates, target="sold", time="day", window=2, changes=(told,))
+        assert stream.changes == (2,) and build(parse(stream.name), SCENARIOS).changes == (2,)
+    assert forecast(path, target="load", window=2, changes=(4,)).changes == (
+        2,
+    )  # without a column of times, rows count from 0
+
+
 def changed(row, column, value):
     rows = [list(cells) for cells in ROWS]
     rows[row][column] = value
@@ -130,6 +148,12 @@ def test_tables_that_cannot_be_forecast_are_refused_with_the_place(tmp_path, row
         ({"window": 0}, "window"),
         ({"first": 1.5}, "first"),
         ({"step": 0.0}, "step"),
+        ({"changes": 50}, r"changes must be times such as \('2024-05-31',\), got 50"),
+        ({"changes": ("May",)}, "the change 'May' cannot be read as a time"),
+        ({"changes": (float("nan"),)}, "the change nan cannot be read"),
+        ({"changes": (50, 50)}, "the change 50 does not come after the one before"),
+        ({"changes": (500,)}, "the change 500 lies outside of the times"),
+        ({"changes": (10,)}, "the change 10 lies outside of the times of the table, or at their beginning"),
         ({"missing": "fill"}, "missing must be 'error' or 'gap', got 'fill'"),
     ],
 )
