@@ -72,6 +72,7 @@ def test_every_example_runs_as_a_newcomer_runs_it(example, tmp_path):
     promised = {
         "own_csv": "report: everlearn-runs/own-csv/report.html",
         "own_learner": "surprise",
+        "own_series": "report: everlearn-runs/own-series/report.html",
         "resume_after_kill": "the same weights: True",
         "serve_and_feed_back": "the same weights: True",
     }

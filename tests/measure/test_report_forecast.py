@@ -107,6 +107,10 @@ def test_recovery_is_told_by_change_and_learner():
         "After the change at event 60: `forecaster` recovered within 5 rows, in 1 of 2 seeds never (RMSE 21 at first); "
         "`boosted` did not recover (RMSE 120 at first); `persistence` recovered within 4 rows (RMSE 30 at first)."
     ]
+    calm = record(STILL, entry("hybrid", [6.0, 6.0], 10.0, [0, 0], 1.0), pairs=[])
+    assert "`hybrid` needed no time to recover (RMSE 18 at first)" in recovered(calm, verdict_of(calm))[0]
+    axis = next(chart for chart in charts(calm) if chart.name == "time_axis")
+    assert axis.title == "`hybrid` needs no time to be back after a change; persistence is back within 4 events of a change"
     many = copy.deepcopy(found)
     for learner in many["learners"]:
         for run in learner["runs"]:

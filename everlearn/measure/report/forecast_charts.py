@@ -133,4 +133,5 @@ def _recovered(found: Mapping[str, Any]) -> str:
         return f"did not recover{early}"
     some = f", in {say.count(found['never'])} of {say.count(found['seeds'])} seeds never" if found["never"] else ""
     rows = math.ceil(found["rows"])
-    return f"recovered within {say.plural(rows, 'row')}{some}{early}"
+    how = f"recovered within {say.plural(rows, 'row')}" if rows else "needed no time to recover"
+    return f"{how}{some}{early}"

@@ -8,6 +8,7 @@ A change before deployment, or one that no point of the curve tells of, is left 
 without any change or alarm, have no such chart.
 """
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -198,5 +199,7 @@ def _title(scene: Scene, entries: list[Entry], back: Mapping[str, list[Row]]) ->
             parts.append(f"{name} is never back{spent}")
         else:
             some = f" of {len(times)} of {len(times) + missed} changes" if missed else " of a change"
-            parts.append(f"{name} is back within {say.count(sum(times) / len(times))} events{some}{spent}")
+            events = sum(times) / len(times)
+            how = f"is back within {say.plural(math.ceil(events), 'event')}" if events else "needs no time to be back"
+            parts.append(f"{name} {how}{some if events else some.replace(' of ', ' after ', 1)}{spent}")
     return "; ".join(parts)
