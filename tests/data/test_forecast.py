@@ -1,13 +1,17 @@
 """A table of series as a stream of forecasts: windows by hand, times that are not there, and what is refused with its line."""
 
+import numpy
 import pytest
 import torch
 
+from everlearn import Forecaster, run
 from everlearn.core.errors import ArgumentError, DataError
 from everlearn.core.events import Batch
 from everlearn.core.spec import build, parse
 from everlearn.data.forecast import forecast
 from everlearn.data.scenarios import SCENARIOS
+from everlearn.measure.forecast_error import ForecastError
+from everlearn.nn.series import CfC
 
 ROWS = [(10 * k, k * k, -k, "x") for k in range(1, 9)]
 
@@ -67,6 +71,23 @@ def test_samples_that_are_not_there_are_told_by_the_time_between_them(tmp_path):
     assert len(again) == len(stream)
     for first, second in zip(stream, again, strict=True):
         assert torch.equal(first.x["values"], second.x["values"]) and torch.equal(first.x["dt"], second.x["dt"])
+
+
+@pytest.mark.slow
+def test_a_fifth_of_the_samples_lost_costs_less_than_half_as_much_error_again(tmp_path):
+    """The acceptance line of the method; a forecaster that is as wrong as persistence without gaps would not tell anything."""
+    random = numpy.random.default_rng(1)
+    hours = numpy.arange(500)
+    load = (300 + 120 * numpy.sin(2 * numpy.pi * hours / 24)) * (1 + 0.03 * random.standard_normal(500))
+    found = []
+    for kept in (hours, hours[(random.random(500) > 0.2) | (hours == 0)]):
+        rows = [(hour, f"{load[hour]:.2f}") for hour in kept]
+        stream = forecast(written(tmp_path, rows, f"{len(rows)}.csv", "hour,load"), target="load", time="hour")
+        monitor = ForecastError()
+        run(Forecaster(CfC(), updates=stream.deployed), stream, monitors=[monitor])
+        found.append(monitor.figures())
+    assert found[0]["skill"] > 0.3 and found[1]["rmse"] < 1.5 * found[0]["rmse"]
+    assert found[1]["scored"] < 0.75 * found[0]["scored"]
 
 
 def test_dates_and_a_step_of_ones_own(tmp_path):
