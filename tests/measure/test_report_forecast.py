@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from everlearn.measure.report import render
 from everlearn.measure.report.charts import charts
-from everlearn.measure.report.forecast_charts import recovered, recoveries
+from everlearn.measure.report.forecast_charts import errors, recovered, recoveries
 from everlearn.measure.report.table import columns_of, lines
 from everlearn.measure.report.verdict import decide
 from everlearn.measure.report.words import sentences, verdict_of, verdict_sentence
@@ -129,6 +130,15 @@ def test_the_chart_has_the_errors_of_the_curve_on_a_logarithmic_axis():
     assert all(0 < row["low"] <= row["mean"] <= row["high"] for row in rows)
     assert "log" in json.dumps(chart.spec) and chart.title == "`forecaster` is off by 7, persistence is off by 10 on average"
     assert "Dashed lines: known changes of the data." in chart.note
+
+
+def test_points_of_the_error_are_pooled_and_none_is_lost():
+    curve = [{"event": 10 * (k + 1), "forecast": {"rmse": value}} for k, value in enumerate([3.0, 4.0, 0.0, 1.0, 7.0])]
+    found = errors({"runs": [{"curve": curve}]}, 3)
+    assert [row["event"] for row in found] == [20, 40, 50]
+    assert [row["mean"] for row in found] == pytest.approx([math.sqrt(12.5), math.sqrt(0.5), 7.0])
+    assert [row["mean"] for row in errors({"runs": [{"curve": curve}]}, 5)] == [3.0, 4.0, 0.0, 1.0, 7.0]
+    assert errors({"runs": []}, 5) == []
 
 
 def test_what_lies_far_below_persistence_does_not_squeeze_the_chart_of_costs():

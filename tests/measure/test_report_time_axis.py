@@ -65,6 +65,16 @@ def test_price_by_hand():
     assert price(entry([])) == []
 
 
+def test_what_is_dear_now_and_then_is_not_lost_among_many_points():
+    """400 points 5 events apart; every seventh interval takes 70 ms, the others nothing. The whole is what was spent."""
+    spent = [[5 * (number + 1), 0.07 * ((number + 1) // 7)] for number in range(400)]
+    found = price(entry([], along=spent))
+    widths = [row["event"] - before for row, before in zip(found, [0, *(row["event"] for row in found)], strict=False)]
+    assert len(found) < 130
+    total = sum(width * row["value"] for width, row in zip(widths, found, strict=True))
+    assert total == pytest.approx(1000 * spent[-1][1])
+
+
 def with_price(record):
     record = copy.deepcopy(record)
     for learner in record["learners"]:

@@ -36,10 +36,7 @@ def forecast(scene: Scene) -> Chart | None:
     import altair as alt
 
     rows = [
-        {"learner": entry["label"], **row}
-        for entry in scene.learners
-        for row in curve(entry, FORECAST, "rmse", most=POINTS)
-        if row["mean"] > 0
+        {"learner": entry["label"], **row} for entry in scene.learners for row in errors(entry, POINTS) if row["mean"] > 0
     ]
     if len({row["event"] for row in rows}) < 2:
         return None
@@ -72,6 +69,21 @@ def forecast(scene: Scene) -> Chart | None:
     return Chart(
         "forecast", title, note + rules_note(scene), spec(chart, f"{title}. {note}"), columns(rows, 5), present(scene, rows)
     )
+
+
+def errors(entry: Entry, most: int) -> list[dict[str, Any]]:
+    """RMSE along the stream in at most so many points. Neighbours are pooled, so that no error between two points is lost.
+
+    Each point of the curve stands for the rows since the one before, about as many at each: RMSE = sqrt(mean RMSE_i^2).
+    """
+    points = curve(entry, FORECAST, "rmse", most=100_000)
+    count = math.ceil(len(points) / most)
+    groups = [points[start : start + count] for start in range(0, len(points), count or 1)]
+    return [
+        {"event": group[-1]["event"]}
+        | {key: math.sqrt(sum(max(0.0, row[key]) ** 2 for row in group) / len(group)) for key in ("mean", "low", "high")}
+        for group in groups
+    ]
 
 
 def _title(scene: Scene) -> str:

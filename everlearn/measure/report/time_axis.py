@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from everlearn.measure.report import numbers as say
+from everlearn.measure.report.forecast_charts import errors
 from everlearn.measure.report.numbers import known
 from everlearn.measure.report.reading import SKILL, Entry, figures, find, still
 from everlearn.measure.report.scene import (
@@ -114,7 +115,7 @@ def _mark(kind: str, panel: str, event: float) -> Row:
 
 def _errors(entry: Entry, scene: Scene) -> list[Row]:
     if scene.verdict["headline"] == SKILL:
-        return [{"event": row["event"], "value": row["mean"]} for row in curve(entry, "forecast", "rmse", most=POINTS)]
+        return [{"event": row["event"], "value": row["mean"]} for row in errors(entry, POINTS)]
     found = curve(entry, "prequential", "accuracy", most=POINTS)
     return [{"event": row["event"], "value": 100 * (1 - row["mean"])} for row in found]
 
@@ -133,12 +134,12 @@ def price(entry: Entry) -> list[Row]:
     """Milliseconds per event between the points of the stream at which the time so far was noted, mean over seeds."""
     found: dict[int, list[float]] = {}
     for cost in figures(entry, "cost"):
-        along = [[0, 0.0], *(cost.get("along") or [])]
+        along = thinned([[0, 0.0], *(cost.get("along") or [])], POINTS)  # before differences: what is dear must not be lost
         for (begun, before), (event, seconds) in pairwise(along):
             if event > begun:
                 found.setdefault(event, []).append(1000 * (seconds - before) / (event - begun))
     most = max(map(len, found.values()), default=0)
-    events = thinned(sorted(event for event, values in found.items() if len(values) == most), POINTS)
+    events = sorted(event for event, values in found.items() if len(values) == most)
     return [{"event": event, "value": sum(found[event]) / most} for event in events]
 
 
