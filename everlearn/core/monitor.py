@@ -14,7 +14,8 @@ from everlearn.core.stream import HeldOut, Stream
 @dataclass(frozen=True, slots=True)
 class Step:
     """One event as it was handled: position (0-based), the event, the prediction made before learning from it (None where no
-    monitor asked), what update returned (None where nothing was learned), and the seconds that predict and update took."""
+    monitor asked), what update returned (None where nothing was learned), the seconds that predict and update took, and the answers
+    that learners are never told (`Stream.hidden_answers`)."""
 
     position: int
     event: Event
@@ -22,6 +23,7 @@ class Step:
     metrics: Metrics | None
     predict_seconds: float
     update_seconds: float
+    answers: Tensor | None = None
 
 
 class Monitor(ABC):

@@ -75,6 +75,7 @@ class Fold:
         if self.device != "cpu":
             event = to_device(event, self.device)
         prediction, metrics, started, predicted, ended = None, None, 0.0, 0.0, 0.0
+        hidden = self.stream.hidden_answers(self.position) if self.monitors else None
         if isinstance(event, Boundary):
             if not meter.closed:
                 event = meter.announce(event)
@@ -87,7 +88,7 @@ class Fold:
                 metrics = learner.update(event)
             ended = time.perf_counter()
         else:
-            wanted = any([monitor.wants_prediction(event) for monitor in self.monitors])
+            wanted = any([monitor.wants_prediction(event) for monitor in self.monitors]) or hidden is not None
             admitted = meter.admit(event)
             started = time.perf_counter()
             if event.y is None and isinstance(learner, Adapter) and admitted is not None:
@@ -103,7 +104,7 @@ class Fold:
             ended = time.perf_counter()
         meter.seconds += ended - started
         if self.monitors:
-            seen = Step(self.position, event, prediction, metrics, predicted - started, ended - predicted)
+            seen = Step(self.position, event, prediction, metrics, predicted - started, ended - predicted, hidden)
             for monitor in self.monitors:
                 monitor.observe(seen, learner)
         self.position += 1

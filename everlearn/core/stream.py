@@ -78,6 +78,13 @@ class Stream(ABC):
     def __len__(self) -> int:
         """The number of events."""
 
+    def hidden_answers(self, index: int) -> Tensor | None:
+        """The answers of an event that learners are never told, by which monitors score what was predicted; None where there are none.
+
+        Such an event is a batch without y: a learner may adapt to its inputs, and no answer of it ever comes.
+        """
+        return None
+
     @abstractmethod
     def __getitem__(self, index: int) -> Event:
         """The event of a number, made without those before it."""

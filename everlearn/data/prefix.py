@@ -1,5 +1,7 @@
 """The first events of a stream, for quick trials and for looking at an earlier moment."""
 
+from torch import Tensor
+
 from everlearn.core.errors import ArgumentError, check_count
 from everlearn.core.events import Event
 from everlearn.core.stream import Stream
@@ -44,3 +46,6 @@ class Prefix(Stream):
 
     def __getitem__(self, index: int) -> Event:
         return self.stream[place(index, self.events)]
+
+    def hidden_answers(self, index: int) -> Tensor | None:
+        return self.stream.hidden_answers(place(index, self.events))

@@ -5,6 +5,7 @@
 | `split`, `tasks`, `blurry` | which classes come |
 | `few_shot` | which classes come, the later ones with a few rows each |
 | `permuted`, `rotated` | what inputs look like |
+| `corruptions` | what inputs look like, and answers end with deployment |
 | `label_shift` | how often each class comes |
 | `recurring` | which few classes a task has; they come back |
 | `forecast` | whatever changed in the series of a table |
@@ -23,6 +24,7 @@ from typing import Any
 from everlearn.core.stream import Stream
 from everlearn.data.class_schedule import Imbalanced
 from everlearn.data.corruption import Corrupted
+from everlearn.data.corruption_stream import corruptions
 from everlearn.data.delayed import delayed
 from everlearn.data.domain import permuted, rotated
 from everlearn.data.few_shot import few_shot
@@ -44,6 +46,7 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "few_shot": few_shot,
     "permuted": permuted,
     "rotated": rotated,
+    "corruptions": corruptions,
     "label_shift": label_shift,
     "recurring": recurring,
     "forecast": forecast,

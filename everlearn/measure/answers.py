@@ -2,7 +2,8 @@
 
 A row counts once: with the prediction made before its answer was known. Rows whose answer comes with the input are scored at
 once. Rows that come without wait under their id; when the id comes back with y, the prediction of then is scored. An id that
-comes back again with another y is a correction: its score is revised. Inputs without an id can never be joined.
+comes back again with another y is a correction: its score is revised. Inputs without an id can never be joined. Answers that learners are
+never told (`Step.answers`) score the prediction at once.
 
 A guess is the class with the highest score, or the values that were predicted (`values=True`).
 """
@@ -66,6 +67,8 @@ class Answers:
         if not isinstance(event, Batch):
             return None
         if event.y is None:
+            if step.answers is not None and step.prediction is not None:
+                return Scored(self._guesses(step.prediction).cpu(), step.answers.cpu())
             if event.id is not None and step.prediction is not None:
                 self._wait(event.id, self._guesses(step.prediction).tolist(), step.position)
             return None

@@ -3,6 +3,7 @@
 from everlearn.core.monitor import Monitor
 from everlearn.core.stream import Stream
 from everlearn.measure.accumulation import KnowledgeAccumulation
+from everlearn.measure.corruption_error import CorruptionError, corruptions_in
 from everlearn.measure.cost import Cost
 from everlearn.measure.drift_monitor import DriftMonitor
 from everlearn.measure.forecast_error import ForecastError
@@ -24,6 +25,8 @@ def standard(stream: Stream) -> list[Monitor]:
         monitors.append(AccuracyMatrix())
         if stream.base_classes:
             monitors.append(Sessions())
+    if corruptions_in(stream) is not None:
+        monitors.append(CorruptionError())
     monitors += [KnowledgeAccumulation(), Plasticity()]
     if stream.headline == "prequential":
         monitors.append(DriftMonitor())
