@@ -142,13 +142,13 @@ def activation_bytes(step: Callable[[], Any]) -> tuple[Any, int]:
 
     Each storage counts once, while at least one kept tensor lives in it; weights, also seen through a view, do not count.
     """
-    ledger = _Ledger()
+    ledger = Ledger()
     with torch.autograd.graph.saved_tensors_hooks(ledger.keep, lambda kept: kept.tensor):
         result = step()
     return result, ledger.most
 
 
-class _Ledger:
+class Ledger:
     """Bytes of the storages in which kept tensors live, now and at most."""
 
     def __init__(self) -> None:
@@ -156,9 +156,9 @@ class _Ledger:
         self.bytes = 0
         self.most = 0
 
-    def keep(self, tensor: torch.Tensor) -> "_Kept":
+    def keep(self, tensor: torch.Tensor) -> "Kept":
         owner = tensor if tensor._base is None else tensor._base
-        return _Kept(tensor.detach(), None if isinstance(owner, torch.nn.Parameter) else self)
+        return Kept(tensor.detach(), None if isinstance(owner, torch.nn.Parameter) else self)
 
     def add(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -175,12 +175,12 @@ class _Ledger:
             self.bytes -= storage.nbytes()
 
 
-class _Kept:
+class Kept:
     """A tensor that autograd keeps until its backward pass is over; it is on the ledger for as long as it lives."""
 
     __slots__ = ("ledger", "tensor")
 
-    def __init__(self, tensor: torch.Tensor, ledger: _Ledger | None):
+    def __init__(self, tensor: torch.Tensor, ledger: Ledger | None):
         self.tensor = tensor
         self.ledger = ledger
         if ledger is not None:

@@ -28,6 +28,12 @@ def model_bytes(value: Any) -> int:
     return _bytes(tensor for network in networks(value) for tensor in _weights(network))
 
 
+def optimizer_bytes(value: Any) -> int:
+    """Bytes of the state of all optimisers: momenta, second moments."""
+    optimizers = [piece for piece in _pieces(value) if isinstance(piece, torch.optim.Optimizer)]
+    return _bytes(tensor for optimizer in optimizers for tensor in _tensors(optimizer))
+
+
 def state_bytes(value: Any) -> int:
     """Bytes of everything that an object keeps: weights, buffers, their gradients, optimiser state, memories, other tensors."""
     pieces = list(_pieces(value))

@@ -82,10 +82,10 @@ class CorruptionError(Monitor):
     def figures(self) -> dict[str, Any]:
         by_type = self._errors(self.wrong.sum((0, 2)), self.seen.sum((0, 2)))
         by_round = [self._errors(wrong.sum(1), seen.sum(1)) for wrong, seen in zip(self.wrong, self.seen, strict=True)]
-        by_severity: dict[str, dict[int, float]] = {label: {} for label in self.labels}
+        by_severity: dict[str, dict[str, float]] = {label: {} for label in self.labels}
         for level in SEVERITIES:
             for label, error in self._errors(self.wrong[..., level - 1].sum(0), self.seen[..., level - 1].sum(0)).items():
-                by_severity[label][level] = error
+                by_severity[label][str(level)] = error
         clean = [errors[CLEAN] for errors in self.held]
         names = dict(zip(self.labels, range(1, len(self.labels) + 1), strict=True))
         return {
