@@ -99,7 +99,10 @@ def gaussian_matrix(side: int, deviation: float, border: str = "nearest", trunca
 
 @lru_cache(maxsize=64)
 def disk(radius: float, soft: float) -> Tensor:
-    """The kernel of a defocus blur: a disk, normalised, then smoothed by a Gaussian of 3 x 3 (5 x 5 where the radius is above 8)."""
+    """The kernel of a defocus blur: a disk, normalised, then smoothed by a Gaussian of 3 x 3 (5 x 5 where the radius is above 8).
+
+    Smoothing mirrors the border of the grid, as in the published code: a disk that touches it (radius 8 or 10) weighs 1 % more than 1.
+    """
     reach = GRID if radius <= GRID else math.ceil(radius)
     place = torch.arange(-reach, reach + 1)
     inside = (place[:, None] ** 2 + place[None] ** 2 <= radius**2).double()

@@ -96,6 +96,8 @@ def corruptions(
     if rows is not None:
         check_count("corruptions", "rows", rows)
     check_range("corruptions", "held_out", held_out, 0.0, 1.0)
+    if held_out in (0, 1):
+        raise ArgumentError(f"corruptions: held_out must lie between 0 and 1, both left out, got {held_out!r}. Use held_out=0.25.")
     check_range("corruptions", "delta", delta, 1e-6)
     for argument, value, allowed in (("order", order, ORDERS), ("labels", labels, LABELS)):
         if value not in allowed:
@@ -110,8 +112,6 @@ def corruptions(
         raise DataError(f"corruptions: images must lie in 0..1 or be bytes, and those of {data.name} do not. Scale them.")
     train, judged = data.split(test, derive(seed, "test"))
     unseen, kept = judged.split(held_out, derive(seed, "held out"))
-    if not len(unseen) or not len(kept):
-        raise DataError(f"corruptions: held_out={held_out} leaves no row of the {len(judged)} test rows of {data.name} for one part.")
     if rows is not None:
         unseen = unseen.take(torch.randperm(len(unseen), generator=generator(seed, "few"))[:rows].sort().values)
     return Corruptions(
