@@ -152,6 +152,40 @@ def test_adapters_adapt_on_inputs_without_answers_and_the_budget_counts_it(cloud
     assert result.used["closed"] == "updates"
 
 
+def test_hidden_answers_reach_monitors_and_no_learner(clouds, fine_tune, tally):
+    """Batches without y: what was predicted is scored, by adapters and by learners that pass such a batch over."""
+    stream = clouds(6)
+    plain = type(stream).__getitem__
+
+    class Silent(type(stream)):
+        def __getitem__(self, index):
+            event = plain(self, index)
+            return event if index < 2 else Batch(event.x)
+
+        def hidden_answers(self, index):
+            return None if index < 2 else plain(self, index).y
+
+    class Asked(tally):
+        def wants_prediction(self, event):
+            return False
+
+    silent = Silent(6)
+    for learner, told in ((Mover(), ["update"] * 2 + ["adapt"] * 4), (fine_tune(), None)):
+        watch = Asked()
+        run(learner, silent, monitors=[watch])
+        steps = watch.log[1:]
+        assert [step.answers is None for step in steps] == [True] * 2 + [False] * 4
+        assert all(torch.equal(step.answers, plain(silent, step.position).y) for step in steps[2:])
+        assert all(step.event.y is None and step.prediction is not None for step in steps[2:])
+        if told:
+            assert [word for word in learner.told if word != "predict"] == told
+    twin = fine_tune()
+    for index in range(2):
+        twin.update(silent[index])
+    assert same(twin.state_dict(), learner.state_dict())  # answers that are hidden teach nothing
+    assert stream.hidden_answers(0) is None
+
+
 def test_an_open_ended_stream_needs_no_run(clouds, fine_tune, tally):
     """`Fold.step` is all that a server calls; it ends where `run` ends."""
     stream, learner = clouds(12), fine_tune()

@@ -113,3 +113,11 @@ def test_values_wait_as_they_were_predicted():
     assert revised.revised[0][1:] == ([5.0, 6.0], [6.0, 7.0], 3)
     at_once = again.match(Step(13, Batch(x, y), torch.ones(2, 2), None, 0.0, 0.0))
     assert torch.equal(at_once.guesses, torch.ones(2, 2)) and torch.equal(at_once.labels, y)
+
+
+def test_answers_that_learners_are_never_told_score_at_once():
+    answers = Answers()
+    hidden = Step(4, Batch(torch.zeros(3, 1)), scores(0, 1, 2), None, 0.0, 0.0, torch.tensor([0, 2, 2]))
+    found = answers.match(hidden)
+    assert (found.guesses.tolist(), found.labels.tolist(), found.asked) == ([0, 1, 2], [0, 2, 2], None)
+    assert answers.waiting == 0
