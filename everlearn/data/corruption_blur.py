@@ -37,7 +37,7 @@ def defocus_blur(x: Tensor, radius: float, soft: float, *, draws: Draws | None =
 def glass_blur(x: Tensor, deviation: float, distance: int, times: int, *, draws: Draws) -> Tensor:
     """Blurred, pixels copied from near places several times, and blurred again."""
     x = gaussian_blur(x, deviation)
-    count, channels, height, width = x.shape
+    _, channels, height, width = x.shape
     distance = min(distance, (min(height, width) - 1) // 2)
     inner = (height - 2 * distance, width - 2 * distance)
     for _ in range(times):
@@ -47,7 +47,9 @@ def glass_blur(x: Tensor, deviation: float, distance: int, times: int, *, draws:
     return gaussian_blur(x, deviation)
 
 
-def motion_blur(x: Tensor, radius: int, deviation: float, *, draws: Draws, angles: tuple[float, float] = (-45.0, 45.0)) -> Tensor:
+def motion_blur(
+    x: Tensor, radius: int, deviation: float, *, draws: Draws, angles: tuple[float, float] = (-45.0, 45.0)
+) -> Tensor:
     """Half a Gaussian along a line, at an angle drawn for each row."""
     weights = motion_kernel(radius, deviation).tolist()
     reach = len(weights) - 1

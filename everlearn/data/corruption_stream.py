@@ -97,7 +97,9 @@ def corruptions(
         check_count("corruptions", "rows", rows)
     check_range("corruptions", "held_out", held_out, 0.0, 1.0)
     if held_out in (0, 1):
-        raise ArgumentError(f"corruptions: held_out must lie between 0 and 1, both left out, got {held_out!r}. Use held_out=0.25.")
+        raise ArgumentError(
+            f"corruptions: held_out must lie between 0 and 1, both left out, got {held_out!r}. Use held_out=0.25."
+        )
     check_range("corruptions", "delta", delta, 1e-6)
     for argument, value, allowed in (("order", order, ORDERS), ("labels", labels, LABELS)):
         if value not in allowed:

@@ -25,7 +25,16 @@ SLOPE = (-135.0, -45.0)  # degrees between which snow falls
 
 
 def snow(
-    x: Tensor, mean: float, deviation: float, zoom: float, least: float, radius: int, spread: float, part: float, *, draws: Draws
+    x: Tensor,
+    mean: float,
+    deviation: float,
+    zoom: float,
+    least: float,
+    radius: int,
+    spread: float,
+    part: float,
+    *,
+    draws: Draws,
 ) -> Tensor:
     """Flakes, enlarged noise above a threshold and blurred along a line, on a whitened image."""
     flakes = mean + deviation * draws.normal(1, *x.shape[-2:])

@@ -74,7 +74,9 @@ def sizes(model: nn.Module, x: Tensor) -> Sizes:
         _note(seen["relu"], out)
 
     kinds = ((_BatchNorm, norm), (_ConvNd, convolution), (nn.ReLU, relu))
-    hooks = [module.register_forward_hook(look) for module in model.modules() for kind, look in kinds if isinstance(module, kind)]
+    hooks = [
+        module.register_forward_hook(look) for module in model.modules() for kind, look in kinds if isinstance(module, kind)
+    ]
     _forward(model, x, hooks)
     images = x.untyped_storage().data_ptr()
     first = [tensor.numel() for place, tensor in seen["convolution"].items() if place == images]
@@ -94,7 +96,9 @@ def part_sizes(model: nn.Module, blocks: Sequence[nn.Module], parts: Sequence[in
     if sum(parts) != len(blocks) or min(parts, default=0) < 1:
         raise ArgumentError(f"part_sizes: parts {list(parts)} must be counts of blocks that sum to {len(blocks)}.")
     shapes: list[tuple[torch.Size, torch.Size]] = []
-    hooks = [block.register_forward_hook(lambda _, given, out: shapes.append((given[0].shape, out.shape))) for block in blocks]
+    hooks = [
+        block.register_forward_hook(lambda _, given, out: shapes.append((given[0].shape, out.shape))) for block in blocks
+    ]
     _forward(model, x, hooks)
     found, start = [], 0
     for count in parts:

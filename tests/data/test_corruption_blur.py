@@ -49,7 +49,9 @@ def test_a_softened_disk_is_a_gaussian_of_three_by_three():
 
 def test_a_disk_that_touches_its_grid_weighs_one_percent_more_as_published():
     """Softening mirrors the border of the grid, where a disk of radius 10 has pixels on each side; smaller ones weigh 1."""
-    assert float(disk(8, 0.5).sum()) == pytest.approx(1.0, abs=0.02) and float(disk(6, 0.5).sum()) == pytest.approx(1.0, abs=1e-6)
+    assert float(disk(8, 0.5).sum()) == pytest.approx(1.0, abs=0.02) and float(disk(6, 0.5).sum()) == pytest.approx(
+        1.0, abs=1e-6
+    )
     assert 1.0 < float(disk(10, 0.5).sum()) < 1.02
 
 

@@ -86,7 +86,9 @@ def test_photographs_of_frost_are_cropped_at_random(image):
     corners = (crops[:, 0, 0, 0] * 2000).round().long()
     assert crops.shape[1:] == (3, 32, 32) and len(corners.unique()) > 20
     assert int((corners // 50).max()) <= 8 and int((corners % 50).max()) <= 18
-    assert torch.allclose(frost(image, 1.0, 0.2, draws=draws(), photos=[photo]), image + 0.2 * frost_crops(image, draws(), [photo]))
+    assert torch.allclose(
+        frost(image, 1.0, 0.2, draws=draws(), photos=[photo]), image + 0.2 * frost_crops(image, draws(), [photo])
+    )
 
 
 def test_grey_leaves_one_channel_as_it_is(image):

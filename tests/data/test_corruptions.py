@@ -9,7 +9,16 @@ from everlearn.core.errors import ArgumentError, DataError, InputError
 from everlearn.data.corruption_tables import TYPES
 from everlearn.data.corruptions import ALL_TYPES, FUNCTIONS, corrupt, label_of
 
-SMOOTH = ("brightness", "contrast", "saturate", "gaussian_noise", "fog", "gaussian_blur", "speckle_noise", "jpeg_compression")
+SMOOTH = (
+    "brightness",
+    "contrast",
+    "saturate",
+    "gaussian_noise",
+    "fog",
+    "gaussian_blur",
+    "speckle_noise",
+    "jpeg_compression",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def test_all_severities_for_bytes_and_floats_grey_and_colour(images, kind):
             found = corrupt(whole, kind, severity)
             real = corrupt(whole.double() / 255.0, kind, severity)
             assert found.dtype == torch.uint8 and real.dtype == torch.float64 and found.shape == real.shape == whole.shape
-            assert 0.0 <= real.min() and real.max() <= 1.0
+            assert real.min() >= 0.0 and real.max() <= 1.0
             assert (found.double() - real * 255.0).abs().max() <= 0.5001  # rounded, and nothing else
             if not (channels == 1 and kind == "saturate"):
                 assert not torch.equal(found, whole) or (kind, severity) in {("pixelate", 1)}
@@ -43,7 +52,16 @@ def test_a_row_is_the_same_in_every_batch_and_a_seed_is_another_world(images, ki
     together = corrupt(images, kind, 4, index=[5, 9, 2])
     assert torch.equal(corrupt(images[[2, 1]], kind, 4, index=torch.tensor([2, 9])), together[[2, 1]])
     random = not torch.equal(corrupt(images, kind, 4, seed=1, index=[5, 9, 2]), together)
-    still = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression", "gaussian_blur", "saturate")
+    still = (
+        "defocus_blur",
+        "zoom_blur",
+        "brightness",
+        "contrast",
+        "pixelate",
+        "jpeg_compression",
+        "gaussian_blur",
+        "saturate",
+    )
     assert random is (kind not in still)
 
 

@@ -11,6 +11,7 @@ from everlearn.core.events import Batch
 from everlearn.core.learner import Adapter
 from everlearn.measure.activation_formula import formula, sizes
 from everlearn.measure.activation_memory import MemoryReport, memory_report, memory_table, saved_for_backward
+
 ROWS = 8
 
 
@@ -235,12 +236,16 @@ def test_the_report_of_a_learner_from_answers():
     network = Flat()
     y = torch.zeros(ROWS, dtype=torch.int64)
     report = memory_report(FineTune(network), Batch(x(), y))
-    assert report.activations == pytest.approx(formula("full", sizes(network, x(1)), ROWS, autograd=True).activations, rel=0.05)
+    assert report.activations == pytest.approx(
+        formula("full", sizes(network, x(1)), ROWS, autograd=True).activations, rel=0.05
+    )
     with pytest.raises(InputError, match="give memory_report a batch with y"):
         memory_report(FineTune(network), Batch(x()))
 
 
 def test_the_table():
-    table = memory_table([MemoryReport("tent()", 64, 9_020_624, 180_355_072, formula=180_355_072), MemoryReport("a", 1, 0, 0)])
+    table = memory_table(
+        [MemoryReport("tent()", 64, 9_020_624, 180_355_072, formula=180_355_072), MemoryReport("a", 1, 0, 0)]
+    )
     assert table.splitlines()[2] == "| `tent()` | 64 | 9.02 | 180.36 | 0.00 | 0.00 | 189.38 | 180.36 |"
     assert table.splitlines()[3].endswith("| 0.00 |  |")
