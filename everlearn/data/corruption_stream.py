@@ -85,9 +85,12 @@ def corruptions(
     ArgumentError, DataError.
 
     >>> from everlearn import load
-    >>> stream = corruptions(load("mnist10k"), types=("fog", "contrast"), rounds=2, rows=128)  # doctest: +SKIP
-    >>> [item.name for item in stream.held_out]  # doctest: +SKIP
-    ['clean', 'fog', 'contrast']
+    >>> from everlearn.data.arrays import from_arrays
+    >>> digits = load("digits")
+    >>> images = from_arrays(digits.x.reshape(-1, 1, 8, 8) / 16, digits.y, name="images")
+    >>> stream = corruptions(images, types=("fog", "contrast"), rounds=2, rows=128)
+    >>> [item.name for item in stream.held_out], stream[stream.deployed].y, len(stream.hidden_answers(stream.deployed))
+    (['clean', 'fog', 'contrast'], None, 64)
     """
     check_data("corruptions", data)
     check_sizes("corruptions", batch=batch, epochs=epochs, test=test)
