@@ -55,16 +55,17 @@ FORECASTERS = {
 AGENTS = final("everlearn.agents", Agent)
 
 
-def network(seed):
+def network(seed, norm=False):
+    normed = [nn.BatchNorm1d(16)] if norm else []
     with isolated(seed, "network"):
-        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, CLASSES))
+        return nn.Sequential(nn.Linear(8, 16), *normed, nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, CLASSES))
 
 
 def build(cls, seed=0, **arguments):
     """A learner with its defaults, on the network or estimator that it takes."""
     if getattr(cls, "takes", "network") == "estimator":
         return cls(None, classes=CLASSES, seed=seed, **arguments)
-    return cls(network(seed), seed=seed, **arguments)
+    return cls(network(seed, getattr(cls, "needs_batch_norm", False)), seed=seed, **arguments)
 
 
 def test_the_house_is_not_empty():
@@ -172,6 +173,8 @@ def test_one_class_and_more_classes_than_rows_are_learned():
                 inner = (
                     [nn.Linear(8, 8)] if cls is Sparse else []
                 )  # whose last layer is the head: it masks what comes before
+                if getattr(cls, "needs_batch_norm", False):
+                    inner = [nn.Linear(8, 8), nn.BatchNorm1d(8)]
                 with isolated(0):
                     learner = cls(nn.Sequential(*inner, nn.Linear(8, classes)))
             if classes == 1 and getattr(cls, "takes", "network") == "estimator":

@@ -1,0 +1,30 @@
+"""How sure a network is of its answers, and which of them are sure enough to be learned from.
+
+    H_i = - sum_c p_ic log p_ic,   p_i = softmax(scores_i);   sure where H_i < margin * ln C
+
+References: Wang et al. (2021), Tent, arXiv 2006.10726 (the entropy); Niu et al. (2022), EATA, arXiv 2204.02610 (the filter).
+"""
+
+import math
+
+from torch import Tensor
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """The entropy of each row's answer, in nats: (batch,) for scores (batch, classes), (batch, ...) for (batch, classes, ...).
+
+    >>> import torch
+    >>> round(entropies(torch.zeros(1, 10)).item(), 6), round(entropies(torch.tensor([[10.0] + 9 * [0.0]])).item(), 7)
+    (2.302585, 0.0044928)
+    """
+    told = logits.log_softmax(1)
+    return -(told.exp() * told).sum(1)
+
+
+def sure_below(classes: int, margin: float = 0.4) -> float:
+    """The entropy below which an answer among so many classes is sure: margin * ln C.
+
+    >>> [round(sure_below(classes), 5) for classes in (10, 100, 1000)]
+    [0.92103, 1.84207, 2.7631]
+    """
+    return margin * math.log(classes)
