@@ -44,7 +44,7 @@ class EATA(Adapter):
     >>> learner = EATA(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)), fisher_samples=100)
     >>> x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
     >>> metrics = learner.update(Batch(x, torch.arange(16) % 3))
-    >>> learner.adapt(x).shape, learner.fisher.shape, learner.memory.stored
+    >>> learner.adapt(x).shape, learner.importance.shape, learner.memory.stored
     (torch.Size([16, 3]), torch.Size([16]), 0)
 
     Reference: Niu et al. (2022), arXiv 2204.02610.
@@ -53,7 +53,7 @@ class EATA(Adapter):
     """
 
     name = "eata"
-    parts = ("adaptation", "memory", "fisher", "mean")
+    parts = ("adaptation", "memory", "importance", "mean")
     needs_batch_norm = True
 
     def __init__(
@@ -80,6 +80,7 @@ class EATA(Adapter):
         self.method = method
         self.entropy_margin = entropy_margin
         self.redundancy = redundancy
+        self.fisher = fisher
         self.strength = strength
         self.fisher_samples = fisher_samples
         self.reset_at_boundaries = reset_at_boundaries
@@ -88,8 +89,7 @@ class EATA(Adapter):
         weights = norm_weights(self.name, model)
         self.adaptation = Adaptation(self.name, model, optimizer, seed, weights, lr, method, begin=self._begin)
         self.memory: Memory | None = Memory(fisher_samples, seed=seed) if fisher and strength else None
-        self.held = fisher  # whether weights are held
-        self.fisher: Tensor | None = None  # (weights,) of the norm layers in one row
+        self.importance: Tensor | None = None  # (weights,) Fisher information of the norm layers' weights, in one row
         self.mean: Tensor | None = None  # (classes,) the moving mean of the answers used
 
     def predict(self, x: X) -> Tensor:
@@ -121,12 +121,12 @@ class EATA(Adapter):
         model, weights = self.adaptation.model, self.adaptation.weights
         own = evaluate(model, x).argmax(1)
         with torch.enable_grad():
-            self.fisher = fisher_diagonal(model, weights, x, own, "empirical")
-        return self.fisher
+            self.importance = fisher_diagonal(model, weights, x, own, "empirical")
+        return self.importance
 
     def _begin(self) -> None:
         """Take the Fisher information of the rows kept, and give them away."""
-        if self.memory is None or self.fisher is not None:
+        if self.memory is None or self.importance is not None:
             return
         if self.memory.stored:
             self.estimate_fisher(self.memory.rows()["x"])
@@ -171,8 +171,8 @@ class EATA(Adapter):
 
     def _penalty(self) -> Tensor:
         weights, origin = self.adaptation.weights, self.adaptation.origin
-        if self.fisher is None or not self.strength:
+        if self.importance is None or not self.fisher or not self.strength:
             return torch.zeros((), device=weights[0].device)
-        pieces = cut(self.fisher, weights)
+        pieces = cut(self.importance, weights)
         terms = [(hold * (weight - first).square()).sum() for hold, weight, first in zip(pieces, weights, origin, strict=True)]
         return self.strength * torch.stack(terms).sum()
