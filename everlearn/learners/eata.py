@@ -174,5 +174,7 @@ class EATA(Adapter):
         if self.importance is None or not self.fisher or not self.strength:
             return torch.zeros((), device=weights[0].device)
         pieces = cut(self.importance, weights)
-        terms = [(hold * (weight - first).square()).sum() for hold, weight, first in zip(pieces, weights, origin, strict=True)]
+        terms = [
+            (hold * (weight - first).square()).sum() for hold, weight, first in zip(pieces, weights, origin, strict=True)
+        ]
         return self.strength * torch.stack(terms).sum()

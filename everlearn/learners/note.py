@@ -159,4 +159,3 @@ class NOTE(Adapter):
                 value.copy_(old)
             return {"learned_from": 0, "not_finite": 1}
         return {"loss": loss.detach(), "learned_from": self.memory.stored}
-
