@@ -27,5 +27,5 @@ def network(seed):
 def test_learners_keep_the_contract_in_bfloat16(name):
     random = torch.Generator().manual_seed(0)
     example = Batch(torch.randn(8, 3, 6, 6, generator=random), torch.arange(8) % 4)
-    short = {"epochs": 2} if name == "gdumb" else {}
+    short = {"gdumb": {"epochs": 2}, "cotta": {"augmentations": 2}}.get(name, {})
     assert len(check_learner(lambda seed: learners()[name](network(seed), seed=seed, **short), example=example)) == 12
