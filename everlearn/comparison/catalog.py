@@ -65,6 +65,7 @@ def _final(package: str, base: type) -> dict[str, Any]:
 @cache
 def values() -> dict[str, Any]:
     """Optimisers, losses, memory rules, views, refit policies and detectors, which learners take, and what scenarios take."""
+    from everlearn.data.gentle_views import GentleViews
     from everlearn.data.memory import RULES
     from everlearn.data.scenarios import VALUES
     from everlearn.data.views import Views
@@ -88,6 +89,7 @@ def values() -> dict[str, Any]:
         **SERIES,
         **VALUES,
         Views.name: Views,
+        GentleViews.name: GentleViews,
         Finetune.name: Finetune,
     }
     return {**plain, **POTENTIALS, **objectives}
