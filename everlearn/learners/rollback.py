@@ -23,8 +23,8 @@ from everlearn.measure.collapse import CollapseWatch
 class Rollback(Adapter):
     """Another adapter, watched: it goes back to its last good state where adaptation hurts, and stops where it hurts again and again.
 
-    learner: any that adapts without labels (a network stands for `tent` of it); every: batches from look to look, 5; window: batches
-    looked at, 10; variety, crowding, agreement, least: what is alarming, as in `CollapseWatch`; limit: times that it goes back until
+    learner: any that adapts without labels (a network stands for `tent` of it); every: batches from look to look, 5; window: rows
+    looked at, 200; variety, crowding, agreement: what is alarming, as in `CollapseWatch`; limit: times that it goes back until
     it stops adapting for good, 5 (0: it stops at the first alarm, in the first state); to: "last_good", or "source", its first state.
 
     The first state is that after the first batch without labels: deployed, and one step from the source. A state is good once two
@@ -53,11 +53,10 @@ class Rollback(Adapter):
         learner: Learner | nn.Module,
         *,
         every: int = 5,
-        window: int = 10,
-        variety: float = 0.25,
-        crowding: float = 0.25,
+        window: int = 200,
+        variety: float = 0.15,
+        crowding: float = 0.2,
         agreement: float = 0.4,
-        least: int = 200,
         limit: int = 5,
         to: str = "last_good",
         seed: int = 0,
@@ -79,15 +78,12 @@ class Rollback(Adapter):
         self.variety = variety
         self.crowding = crowding
         self.agreement = agreement
-        self.least = least
         self.limit = limit
         self.to = to
         self.seed = seed
         self.needs_boundaries = learner.needs_boundaries
         self.source = deepcopy(learner)
-        self.watch = CollapseWatch(
-            window, variety=variety, crowding=crowding, agreement=agreement, least=least, owner=self.name
-        )
+        self.watch = CollapseWatch(window, variety=variety, crowding=crowding, agreement=agreement, owner=self.name)
         self.begun = False  # whether the first batch without labels has come
         self.seen = 0  # batches without labels
         self.good: dict[str, Any] | None = None  # the last good state; None for the first one
@@ -134,7 +130,8 @@ class Rollback(Adapter):
             return False
         wrong = self.watch.alarm()
         if wrong is None:
-            self.good, self.waiting, self.again = self.waiting or self.good, capture(self.learner), False
+            if self.watch.ready:
+                self.good, self.waiting, self.again = self.waiting or self.good, capture(self.learner), False
             return False
         self._back(wrong)
         return True

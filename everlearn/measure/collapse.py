@@ -18,13 +18,13 @@ from everlearn.core.errors import check_count, check_range
 
 
 class CollapseWatch:
-    """Looks at the answers of the newest `window` batches.
+    """Looks at the answers to the newest rows.
 
-    variety: the part of ln C by which the entropy of the mean answer may fall below the source's, 0.25; crowding: how much larger
-    the share of the most frequent answer may be, 0.25; agreement: the least part of answers that must be the source's where the
-    network is surer than it, 0.4; least: rows until anything is said.
+    window: rows looked at, whole batches, and rows until anything is said; variety: the part of ln C by which the entropy of the mean
+    answer may fall below the source's, 0.15; crowding: how much larger the share of the most frequent answer may be, 0.2; agreement:
+    the least part of answers that must be the source's where the network is surer than it, 0.4.
 
-    >>> watch = CollapseWatch(least=8)
+    >>> watch = CollapseWatch(window=32)
     >>> source, collapsed = 5.0 * torch.eye(4).repeat(4, 1), torch.tensor([[9.0, 0.0, 0.0, 0.0]]).expand(16, 4)
     >>> watch.observe(source, source)
     >>> print(watch.alarm())
@@ -38,23 +38,20 @@ class CollapseWatch:
 
     def __init__(
         self,
-        window: int = 10,
+        window: int = 200,
         *,
-        variety: float = 0.25,
-        crowding: float = 0.25,
+        variety: float = 0.15,
+        crowding: float = 0.2,
         agreement: float = 0.4,
-        least: int = 200,
         owner: str = "CollapseWatch",
     ):
         check_count(owner, "window", window)
-        check_count(owner, "least", least)
         for argument, value in (("variety", variety), ("crowding", crowding), ("agreement", agreement)):
             check_range(owner, argument, value, 0.0, 1.0)
         self.window = window
         self.variety = variety
         self.crowding = crowding
         self.agreement = agreement
-        self.least = least
         self.batches: list[dict[str, list[float] | float]] = []  # sums over the rows of each batch, the oldest first
 
     def observe(self, scores: Tensor, source: Tensor) -> None:
@@ -62,19 +59,26 @@ class CollapseWatch:
         ours, theirs = _answers(scores), _answers(source)
         kinds, wanted = ours.argmax(1), theirs.argmax(1)
         classes = ours.shape[1]
-        self.batches = [
-            *self.batches[1 - self.window or len(self.batches) :],
-            {
-                "rows": len(ours),
-                "ours": ours.sum(0).tolist(),
-                "theirs": theirs.sum(0).tolist(),
-                "our_kinds": torch.bincount(kinds, minlength=classes).tolist(),
-                "their_kinds": torch.bincount(wanted, minlength=classes).tolist(),
-                "agreed": int((kinds == wanted).sum()),
-                "our_confidence": float(ours.amax(1).sum()),
-                "their_confidence": float(theirs.amax(1).sum()),
-            },
-        ]
+        batch = {
+            "rows": len(ours),
+            "ours": ours.sum(0).tolist(),
+            "theirs": theirs.sum(0).tolist(),
+            "our_kinds": torch.bincount(kinds, minlength=classes).tolist(),
+            "their_kinds": torch.bincount(wanted, minlength=classes).tolist(),
+            "agreed": int((kinds == wanted).sum()),
+            "our_confidence": float(ours.amax(1).sum()),
+            "their_confidence": float(theirs.amax(1).sum()),
+        }
+        held = [*self.batches, batch]
+        rows = sum(item["rows"] for item in held)
+        while rows - held[0]["rows"] >= self.window:
+            rows -= held.pop(0)["rows"]
+        self.batches = held
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough rows were seen to say anything."""
+        return sum(batch["rows"] for batch in self.batches) >= self.window
 
     def signals(self) -> dict[str, float]:
         """`variety_lost`, `crowding`, `agreement`, and how much `surer` the network is, over the window; {} before any batch."""
@@ -97,11 +101,11 @@ class CollapseWatch:
             return None
         if not all(math.isfinite(batch["our_confidence"]) for batch in self.batches):
             return "its answers are not finite"
-        rows = sum(batch["rows"] for batch in self.batches)
-        if rows < self.least:
+        if not self.ready:
             return None
         found = self.signals()
         if found["crowding"] > self.crowding:
+            rows = sum(batch["rows"] for batch in self.batches)
             ours, theirs = (max(_sum([batch[key] for batch in self.batches])) / rows for key in ("our_kinds", "their_kinds"))
             return f"the most frequent answer has {ours:.0%} of the rows, {theirs:.0%} in the source"
         if found["variety_lost"] > self.variety:
