@@ -25,7 +25,7 @@ class Rollback(Adapter):
 
     learner: any that adapts without labels (a network stands for `tent` of it); every: batches from look to look, 5; window: rows
     looked at, 200; variety, crowding, agreement: what is alarming, as in `CollapseWatch`; limit: times that it goes back until
-    it stops adapting for good, 5 (0: it stops at the first alarm, in the first state); to: "last_good", or "source", its first state.
+    it stops adapting for good, 3 (0: it stops at the first alarm, in the first state); to: "last_good", or "source", its first state.
 
     The first state is that after the first batch without labels: deployed, and one step from the source. A state is good once two
     looks after it found nothing wrong. Costs one more forward pass for each batch, and holds the learner four times. `history`: [batch,
@@ -57,7 +57,7 @@ class Rollback(Adapter):
         variety: float = 0.15,
         crowding: float = 0.2,
         agreement: float = 0.4,
-        limit: int = 5,
+        limit: int = 3,
         to: str = "last_good",
         seed: int = 0,
     ):
