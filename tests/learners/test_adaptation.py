@@ -16,7 +16,12 @@ from everlearn.optim.optimizers import SGD
 
 STEPPING = (Tent, EATA, SAR, NOTE, CoTTA)
 ALL = (BNStats, *STEPPING, Rollback)
-SHORT = {CoTTA: {"augmentations": 2}, NOTE: {"capacity": 16, "lr": 0.01}, SAR: {"lr": 0.1, "reset_below": 0.0}, EATA: {"redundancy": None}}
+SHORT = {
+    CoTTA: {"augmentations": 2},
+    NOTE: {"capacity": 16, "lr": 0.01},
+    SAR: {"lr": 0.1, "reset_below": 0.0},
+    EATA: {"redundancy": None},
+}
 
 
 def convolutions(seed=0, maps=False):
