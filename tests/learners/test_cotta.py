@@ -17,7 +17,7 @@ from everlearn.nn.batch_statistics import by_batch, normalised
 
 def network(seed=0, maps=False):
     torch.manual_seed(seed)
-    body = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
+    body = [nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()]
     return nn.Sequential(*body, nn.Conv2d(4, 5, 1)) if maps else nn.Sequential(*body, nn.Flatten(), nn.Linear(144, 5))
 
 

@@ -48,7 +48,7 @@ def test_a_step_each_64_rows_is_the_slow_loop():
 
 
 def test_the_memory_is_balanced_over_predicted_classes_however_rows_come():
-    learner, x = NOTE(network(), capacity=20, lr=0.0, momentum=0.0), images(400)
+    learner, x = NOTE(network(), capacity=20, lr=0.0, momentum=0.0), 3.0 * (images(400) - 1.0)
     kinds = learner.predict(x).argmax(1)
     order = kinds.argsort(stable=True)
     for some in order.split(10):
