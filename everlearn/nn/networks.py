@@ -7,6 +7,7 @@
     conv4      four 3x3 convolutions, each with batch norm and ReLU, mean over the plane, a linear layer
     conv_stack the same form with any number of convolutions, wider by default
     resnet18, reduced_resnet18, cifar_resnet, resnet12   residual networks with batch norm (`nn.residual`, `nn.resnet12`)
+    resnet50, wide_resnet   deeper and wider ones (`nn.bottleneck`, `nn.wide_resnet`)
     mobilenet_v2   inverted residual blocks (`nn.mobilenet`)
 
 `precision="bfloat16"` of those with convolutions takes their products in bfloat16, with weights, normalisation, the linear layer and
@@ -26,10 +27,12 @@ from torch import nn
 
 from everlearn.core.errors import ArgumentError, check_count
 from everlearn.core.stream import Schema
+from everlearn.nn.bottleneck import resnet50
 from everlearn.nn.front import ChannelsLast, computed, front, image
 from everlearn.nn.mobilenet import mobilenet_v2
 from everlearn.nn.residual import HALVED, UnitLinear, stages, trunk
 from everlearn.nn.resnet12 import resnet12
+from everlearn.nn.wide_resnet import wide_resnet
 
 STAGES = 3  # of a CIFAR residual network
 HEADS = ("linear", "weightnorm")
@@ -321,5 +324,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "reduced_resnet18": reduced_resnet18,
     "resnet12": resnet12,
     "resnet18": resnet18,
+    "resnet50": resnet50,
     "small_cnn": small_cnn,
+    "wide_resnet": wide_resnet,
 }
