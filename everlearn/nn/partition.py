@@ -245,6 +245,8 @@ def _found(owner: str, model: nn.Module) -> tuple[nn.Module, list[nn.Module], nn
         reason = " ".join(str(error).split())[:200]
         raise ArgumentError(f"{owner}: {type(model).__name__} cannot be cut into a chain of steps: {reason} {HINT}") from error
     own = [index for index, step in enumerate(steps) if _is_own(_bare(step))]
+    modules = [index for index in own if not isinstance(_bare(steps[index]), fx.GraphModule)]
+    own = modules if len(modules) > 1 else own  # what stands written out between blocks is none itself
     if len(own) > 1:
         starts, end = own, own[-1] + 1
         if end == len(steps):

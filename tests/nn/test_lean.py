@@ -47,7 +47,7 @@ class Functional(nn.Module):
     def forward(self, x):
         functional.elu(x, 0.5, True)
         z = functional.relu(self.first(x), inplace=True)
-        z = torch.relu_(self.second(z)).relu()
+        z = 2.0 * torch.relu_(self.second(z)).relu()
         z += x
         return functional.leaky_relu(z, 0.1, True)
 
