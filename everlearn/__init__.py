@@ -29,6 +29,7 @@ _PUBLIC = {
     "Decision": "core.agent",
     "EATA": "learners.eata",
     "ERACE": "learners.er_ace",
+    "EcoTTA": "learners.ecotta",
     "EarlyStopping": "learners.early_stopping",
     "EverlearnError": "core.errors",
     "Feedback": "core.events",
