@@ -250,7 +250,9 @@ class EcoTTA(Adapter):
                 )
             return self.adapted.frozen_alone(x, self.batch_stats), {"learned_from": 0}
         if self.order == "two_pass" and self.strength:
-            self._step([self.strength * gradient for gradient in self._held_gradients(self.adapted.apart(x, self.batch_stats))])
+            self._step(
+                [self.strength * gradient for gradient in self._held_gradients(self.adapted.apart(x, self.batch_stats))]
+            )
         joint = self.order == "joint" and self.strength > 0
         logits, apart = self.adapted(x, self.gradient, self.batch_stats, apart=joint)
         uncertain = entropies(logits)

@@ -136,8 +136,10 @@ class _Convolution(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.numbers
         # the shape and order of the input are asked for, never its numbers
         stand_in = torch.empty(0, dtype=gradient.dtype, device=gradient.device)
-        stand_in = stand_in.new_empty(ctx.shape) if ctx.order is None else torch.empty(
-            ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.order
+        stand_in = (
+            stand_in.new_empty(ctx.shape)
+            if ctx.order is None
+            else torch.empty(ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.order)
         )
         found, _, _ = torch.ops.aten.convolution_backward(
             gradient,
@@ -218,9 +220,7 @@ def _clipped(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bo
 
 
 def _leaky(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return _Rectified.apply(
-        x, x.detach() > 0, lambda z: functional.leaky_relu(z, negative_slope), negative_slope, inplace
-    )
+    return _Rectified.apply(x, x.detach() > 0, lambda z: functional.leaky_relu(z, negative_slope), negative_slope, inplace)
 
 
 class _Pooled(torch.autograd.Function):

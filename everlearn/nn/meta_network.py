@@ -175,7 +175,9 @@ def _layouts(owner: str, pieces: Partition, shape: Sequence[int] | None) -> list
             stride = tuple(max(1, round(a / b)) for a, b in zip(z[2:], o[2:], strict=True))
             found.append((z[1], o[1], stride))
         return found
-    raise ArgumentError(f"{owner}: cannot tell what the parts of the network take ({reason}). Give the shape of a row: shape=(3, 32, 32).")
+    raise ArgumentError(
+        f"{owner}: cannot tell what the parts of the network take ({reason}). Give the shape of a row: shape=(3, 32, 32)."
+    )
 
 
 def _seen(pieces: Partition, x: Tensor) -> list[torch.Size]:

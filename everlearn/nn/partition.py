@@ -11,6 +11,7 @@ Reference: Song et al. (2023), EcoTTA, arXiv 2303.01904, table 13 (how many bloc
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from everlearn.nn.front import ChannelsLast, Rounded, Scale
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 POOLED = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.Flatten)
+# functions and methods by which planes or positions are lost
+FLATTENING = ("flatten", "reshape", "view", "mean", "amax", "squeeze", "adaptive_avg_pool2d", "adaptive_max_pool2d")
 FRONT = (Scale, ChannelsLast)  # of the house's networks
 # (blocks, parts) -> blocks of each part, as published: WRN-28-10, WRN-40-2, ResNet-50
 PUBLISHED = {
@@ -243,7 +246,9 @@ def _found(owner: str, model: nn.Module) -> tuple[nn.Module, list[nn.Module], nn
         steps = chain(model)
     except Exception as error:  # whatever the network's own code raises when it is run on a stand-in
         reason = " ".join(str(error).split())[:200]
-        raise ArgumentError(f"{owner}: {type(model).__name__} cannot be cut into a chain of steps: {reason} {HINT}") from error
+        raise ArgumentError(
+            f"{owner}: {type(model).__name__} cannot be cut into a chain of steps: {reason} {HINT}"
+        ) from error
     own = [index for index, step in enumerate(steps) if _is_own(_bare(step))]
     modules = [index for index in own if not isinstance(_bare(steps[index]), fx.GraphModule)]
     own = modules if len(modules) > 1 else own  # what stands written out between blocks is none itself
@@ -259,7 +264,7 @@ def _found(owner: str, model: nn.Module) -> tuple[nn.Module, list[nn.Module], nn
             f"{len(steps)} steps hold {len(own)} blocks. {HINT}"
         )
     bounds = [*starts, end]
-    found = [_joined(steps[first:behind]) for first, behind in zip(bounds[:-1], bounds[1:], strict=True)]
+    found = [_joined(steps[first:behind]) for first, behind in pairwise(bounds)]
     return _joined(steps[: bounds[0]]), found, _joined(steps[end:])
 
 
@@ -274,16 +279,22 @@ def _layers(steps: Sequence[nn.Module]) -> tuple[list[int], int]:
     block is the stem, where there are more.
     """
     bare = [_bare(step) for step in steps]
-    weighted = [
-        index for index, step in enumerate(bare) if any(isinstance(inner, WEIGHTED) for inner in step.modules())
-    ]
+    weighted = [index for index, step in enumerate(bare) if any(isinstance(inner, WEIGHTED) for inner in step.modules())]
     if len(weighted) < 2:
         return [], 0
-    ends = [index for index, step in enumerate(bare) if isinstance(step, POOLED) and index > weighted[0]]
+    ends = [index for index, step in enumerate(bare) if _pools(step) and index > weighted[0]]
     end = ends[0] if ends else weighted[-1]
     widened = next((index for index, step in enumerate(steps) if isinstance(step, Widened)), end)
     starts = [index for index in weighted if index < end]
     return (starts[1:] if len(starts) > 1 else starts), (widened if widened < end else end)
+
+
+def _pools(step: nn.Module) -> bool:
+    if not isinstance(step, fx.GraphModule):
+        return isinstance(step, POOLED)
+    called = [getattr(node.target, "__name__", node.target) for node in step.graph.nodes]
+    modules = (step.get_submodule(str(node.target)) for node in step.graph.nodes if node.op == "call_module")
+    return any(name in FLATTENING for name in called) or any(isinstance(module, POOLED) for module in modules)
 
 
 def _given(owner: str, model: nn.Module, blocks: Any) -> tuple[nn.Module, list[nn.Module], nn.Module]:
@@ -292,7 +303,9 @@ def _given(owner: str, model: nn.Module, blocks: Any) -> tuple[nn.Module, list[n
         told = blocks(model)
         good = isinstance(told, tuple) and len(told) == 3 and isinstance(told[1], (list, tuple, nn.ModuleList))
         if not good or not all(isinstance(item, nn.Module) for item in (told[0], *told[1], told[2])) or not len(told[1]):
-            raise ArgumentError(f"{owner}: blocks(model) must give (stem, [blocks], head) in modules, got {type(told).__name__}.")
+            raise ArgumentError(
+                f"{owner}: blocks(model) must give (stem, [blocks], head) in modules, got {type(told).__name__}."
+            )
         return told[0], list(told[1]), told[2]
     known = dict(model.named_modules())
     if isinstance(blocks, str) or not blocks or not all(name in known for name in blocks):
@@ -313,7 +326,7 @@ def _given(owner: str, model: nn.Module, blocks: Any) -> tuple[nn.Module, list[n
         why = f"{lost} do not stand alone on the way" if lost else "they are not in the order of the way"
         raise ArgumentError(f"{owner}: the network cannot be cut at blocks={list(blocks)!r}: {why} from input to output.")
     bounds = [*places, places[-1] + 1]
-    found = [_joined(steps[first:behind]) for first, behind in zip(bounds[:-1], bounds[1:], strict=True)]
+    found = [_joined(steps[first:behind]) for first, behind in pairwise(bounds)]
     return _joined(steps[: bounds[0]]), found, _joined(steps[bounds[-1] :])
 
 

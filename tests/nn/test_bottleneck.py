@@ -44,11 +44,15 @@ def test_a_block_is_its_formula(channels, stride):
     z = relu(normed(conv2d(x, narrow.weight), first))
     z = relu(normed(conv2d(z, around.weight, stride=stride, padding=1), second))
     z = normed(conv2d(z, widen.weight), third)
-    way = x if (channels, stride) == (12, 1) else normed(conv2d(x, block.shortcut[0].weight, stride=stride), block.shortcut[1])
+    way = (
+        x if (channels, stride) == (12, 1) else normed(conv2d(x, block.shortcut[0].weight, stride=stride), block.shortcut[1])
+    )
     assert torch.allclose(block(x), relu(z + way), atol=1e-5)
 
 
-@pytest.mark.parametrize(("stem", "side", "planes"), [("imagenet", 64, [16, 8, 4, 2]), ("cifar", 32, [32, 16, 8, 4]), ("cifar", 2, [2])])
+@pytest.mark.parametrize(
+    ("stem", "side", "planes"), [("imagenet", 64, [16, 8, 4, 2]), ("cifar", 32, [32, 16, 8, 4]), ("cifar", 2, [2])]
+)
 def test_strides_by_hand(stem, side, planes):
     found = []
     network = resnet50(schema(2, side), width=4, stem=stem)

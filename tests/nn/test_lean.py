@@ -32,7 +32,9 @@ class Constant(nn.Module):
 
 def with_constants(module):
     for name, child in module.named_children():
-        setattr(module, name, Constant(child) if isinstance(child, nn.modules.batchnorm._BatchNorm) else with_constants(child))
+        setattr(
+            module, name, Constant(child) if isinstance(child, nn.modules.batchnorm._BatchNorm) else with_constants(child)
+        )
     return module
 
 

@@ -132,15 +132,13 @@ def test_small_convolutions_for_networks_of_many_channels():
         network = resnet50(schema(224, 1000)).eval()
         cut = partition("me", network)
         small, large = (Adapted("me", cut, form, (3, 224, 224)) for form in ("1x1", "3x3"))
-    weights = [
-        sum(meta.convolution.weight.numel() for meta in found.metas) for found in (small, large)
-    ]
+    weights = [sum(meta.convolution.weight.numel() for meta in found.metas) for found in (small, large)]
     assert 9 * weights[0] == weights[1]
 
 
 def test_what_it_refuses():
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)).eval()
-    with pytest.raises(ArgumentError, match="no batch norm.*got Conv2d, ReLU, Flatten, Linear"):
+    with pytest.raises(ArgumentError, match=r"no batch norm.*got Conv2d, ReLU, Flatten, Linear"):
         Adapted("me", partition("me", plain))
     network = conv4(schema()).eval()
     with pytest.raises(ArgumentError, match="meta must be '3x3' or '1x1', got '5x5'"):
@@ -148,5 +146,5 @@ def test_what_it_refuses():
     with pytest.raises(ArgumentError, match="Give the shape of a row"):
         Adapted("me", partition("me", network), shape=(4, 32, 32))
     flat = Partition(network[:4], (nn.Sequential(*network[4:7], nn.Flatten()),), nn.Identity(), (1,))
-    with pytest.raises(ArgumentError, match="part 1 takes .* must keep"):
+    with pytest.raises(ArgumentError, match=r"part 1 takes .* must keep"):
         Adapted("me", flat)
