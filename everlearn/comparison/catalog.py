@@ -67,6 +67,7 @@ def values() -> dict[str, Any]:
     """Optimisers, losses, memory rules, views, refit policies and detectors, which learners take, and what scenarios take."""
     from everlearn.data.gentle_views import GentleViews
     from everlearn.data.memory import RULES
+    from everlearn.data.photometric import Photometric
     from everlearn.data.scenarios import VALUES
     from everlearn.data.views import Views
     from everlearn.learners.few_shot_tricks import Finetune
@@ -91,6 +92,7 @@ def values() -> dict[str, Any]:
         Views.name: Views,
         GentleViews.name: GentleViews,
         Finetune.name: Finetune,
+        Photometric.name: Photometric,
     }
     return {**plain, **POTENTIALS, **objectives}
 

@@ -1,6 +1,8 @@
 """EcoTTA beside slow twins: the joint step, its gradients, its limits, its switches, its phases, and what it keeps."""
 
 import copy
+import statistics
+import time
 import warnings
 
 import pytest
@@ -540,3 +542,29 @@ def test_what_backward_keeps_is_the_published_count(name):
     assert least <= 0.6 * tent and found["exact"] > 1.8 * found["lean"]
     if name != "WRN-16-1":  # so few blocks leave little that is not kept: 0.58 of training all weights
         assert least <= 0.3 * everything
+
+
+@pytest.mark.slow
+def test_a_step_takes_little_longer_than_one_of_tent():
+    """Processor time of steps that alternate, by medians: at most half as much again on the small network."""
+    build, side, count, _ = MEASURED["WRN-16-1"]
+    x = torch.rand(4 * count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    learner = EcoTTA(build(), partitions=3, entropy_margin=1.0, warm_up_epochs=0)
+    learner.warm_up([])
+    net = of_norms(build())
+    optimizer = torch.optim.Adam([weight for weight in net.parameters() if weight.requires_grad], 0.001)
+
+    def tent():
+        optimizer.zero_grad()
+        entropies(net(x)).mean().backward()
+        optimizer.step()
+
+    spent = {"ecotta": [], "tent": []}
+    for _ in range(12):
+        for name, step in (("ecotta", lambda: learner.adapt(x)), ("tent", tent)):
+            began = time.process_time()
+            step()
+            spent[name].append(time.process_time() - began)
+    ours, theirs = (statistics.median(spent[name][2:]) for name in ("ecotta", "tent"))
+    print(f"a step of EcoTTA {1000 * ours:.1f} ms, of Tent {1000 * theirs:.1f} ms: {ours / theirs:.2f}")
+    assert ours <= 1.5 * theirs
