@@ -39,7 +39,7 @@ class _Distance(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         above, below = (unpack_bits(bits, *ctx.kept_as) for bits in ctx.saved_tensors)
-        return (above.to(gradient.dtype) - below.to(gradient.dtype)) * (gradient / above.numel()), None
+        return (above.view(torch.int8) - below.view(torch.int8)) * (gradient / above.numel()), None
 
 
 def distance(x: Tensor, o: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ QUICK_TYPES = (
     "elastic_transform",
 )
 ROUNDS = {"quick": 6, "full": 10}
-JUDGED = {"quick": 192, "full": 320}  # test rows of each type and round; all thousand of a half are judged clean
+JUDGED = 192  # test rows of each type and round; all thousand of a half are judged clean
 CLASSES = tuple("0123456789")
 BY_ROUND = "Error, round by round"
 
@@ -97,7 +97,7 @@ ARMS = {
     "EcoTTA, two passes": Setup(ECO.format(", order='two_pass'")),
     "EATA": Setup("eata(lr={lr})", "baseline", rates(0.0003, 0.001, 0.003)),
     "SAR": Setup("sar(lr={lr})", "baseline", rates(0.001, 0.01, 0.03)),
-    "CoTTA": Setup("cotta(lr={lr})", "baseline", rates(0.0003, 0.001)),
+    "CoTTA": Setup("cotta(lr={lr}, augmentations=8)", "baseline", rates(0.0003, 0.001)),
 }
 
 
@@ -171,7 +171,7 @@ class EcoTTAStudy(Study):
         for number in range(ROUNDS[scale]):
             right = count = 0
             for kind in QUICK_TYPES if scale == "quick" else TYPES:
-                chosen = torch.randperm(len(y), generator=generator(seed, "rows", number, kind))[: JUDGED[scale]]
+                chosen = torch.randperm(len(y), generator=generator(seed, "rows", number, kind))[:JUDGED]
                 seen = corrupt(x[chosen], kind, SEVERITY, size_table=TABLE, seed=1000 * seed + number)
                 for rows, labels in zip(seen.split(BATCH), y[chosen].split(BATCH), strict=True):
                     began = time.perf_counter()
