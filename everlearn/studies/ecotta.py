@@ -2,7 +2,7 @@
 
     kept[EcoTTA] <= 0.60 kept[Tent]                                        bytes held for backward, measured
     accuracy[EcoTTA] >= accuracy[batch statistics] + 0.002,  accuracy[source] + 0.20
-    clean[EcoTTA] >= clean[Tent at ten times its rate] + 0.003,  clean[batch statistics] - 0.005
+    clean[EcoTTA] >= clean[batch statistics] - 0.005,  clean[Tent at ten times its rate] + 0.003 (full scale)
 
 Digits under corruptions at severity 5, one type after the other, all of them again and again, without a reset. All arms start from
 one network, trained once for each seed on clean rows; answers are scored as given, before the step. Without its warm-up EcoTTA must
@@ -113,9 +113,8 @@ class EcoTTAStudy(Study):
         "last round": "the same over the last round",
         "drift": "last round less first round",
         "clean": "accuracy on clean test rows after the stream, in batches as it adapts, without a step",
-        "clean before": "the same before the stream",
         "kept": "bytes held for the backward pass of a step, as a share of Tent's (measured)",
-        "ms": "milliseconds of a step of 64 rows, median",
+        "ms": "milliseconds of processor time that a step of 64 rows takes, median",
     }
     axes: ClassVar[Mapping[str, str]] = {BY_ROUND: "round"}
 
@@ -139,11 +138,11 @@ class EcoTTAStudy(Study):
             Claim("a step keeps at most 60% of Tent's bytes", "", SYSTEM, -0.60, measure="kept"),
             Claim("it leads batch statistics by at least 0.2%", SYSTEM, NORMS, 0.002),
             Claim("it leads the source network by at least 20%", SYSTEM, SOURCE, 0.20),
-            Claim("clean accuracy stays 0.3% above that of a fast Tent", SYSTEM, FAST, 0.003, measure="clean"),
             Claim("clean accuracy stays within 0.5% of batch statistics", SYSTEM, NORMS, -0.005, measure="clean"),
         ]
         if scale == "full":
             rows += [
+                Claim("clean accuracy stays 0.3% above that of a fast Tent", SYSTEM, FAST, 0.003, measure="clean"),
                 Claim("ten rounds do not cost it more than 0.5%", SYSTEM, "", -0.005, measure="drift"),
                 Claim("ten rounds cost a fast Tent at least 3%", "", FAST, 0.03, measure="drift"),
                 Claim("clean accuracy stays above that of Tent", SYSTEM, TENT, 0.0, measure="clean"),
@@ -166,7 +165,6 @@ class EcoTTAStudy(Study):
         learner = _ready(ARMS[arm].call.format(**setting), seed)
         answer = learner.adapt if isinstance(learner, Adapter) else learner.predict
         x, y = _judged(seed)
-        before = _accuracy(learner.predict, x, y)
         rounds, seconds = [], []
         for number in range(ROUNDS[scale]):
             right = count = 0
@@ -174,15 +172,15 @@ class EcoTTAStudy(Study):
                 chosen = torch.randperm(len(y), generator=generator(seed, "rows", number, kind))[:JUDGED]
                 seen = corrupt(x[chosen], kind, SEVERITY, size_table=TABLE, seed=1000 * seed + number)
                 for rows, labels in zip(seen.split(BATCH), y[chosen].split(BATCH), strict=True):
-                    began = time.perf_counter()
+                    began = time.process_time()
                     scores = answer(rows)
-                    seconds.append(time.perf_counter() - began)
+                    seconds.append(time.process_time() - began)
                     right += int((scores.argmax(1) == labels).sum())
                     count += len(rows)
             rounds.append(right / count)
         after = _accuracy(learner.predict, x, y)
         scores = {"accuracy": sum(rounds) / len(rounds), "first round": rounds[0], "last round": rounds[-1]}
-        scores |= {"drift": rounds[-1] - rounds[0], "clean": after, "clean before": before}
+        scores |= {"drift": rounds[-1] - rounds[0], "clean": after}
         scores |= {"kept": _kept(learner, x) / _kept(_ready("tent(lr=0.001)", seed), x)}
         scores |= {"ms": 1000.0 * float(torch.tensor(seconds).median())}
         curve = [[float(place), 1.0 - share] for place, share in enumerate(rounds, start=1)]

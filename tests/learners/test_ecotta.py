@@ -418,6 +418,19 @@ def test_wrap_warm_up_adapt_save_load_adapt(name):
     assert same(first.state_dict(), second.state_dict())
 
 
+def test_a_copy_goes_on_to_the_same_bits_with_weights_of_its_own():
+    """Also where pieces of the network are traced functions: they must belong to the network that was copied with them."""
+    with isolated(0):
+        learner = EcoTTA(User(), entropy_margin=1.0)
+    learned(learner, adapted=1)
+    before = capture(learner)
+    twin = copy.deepcopy(learner)
+    inside = {id(weight) for part in twin.adapted.pieces.parts for weight in part.parameters()}
+    assert inside <= {id(weight) for weight in twin.source.model.parameters()}
+    answers = twin.adapt(batch(8).x)
+    assert same(before, capture(learner)) and torch.equal(learner.adapt(batch(8).x), answers)
+
+
 def test_maps_of_scores_have_an_entropy_for_each_pixel():
     """A small fully convolutional network, warmed up on maps of labels."""
     with isolated(0):
