@@ -274,7 +274,8 @@ def test_the_stems_of_resnet18_by_hand():
 def test_bfloat16_changes_the_convolutions_alone(name):
     """The same weights in the same order; scores within the rounding of a network in bfloat16, and not the same.
 
-    Batch norm takes away what channels have in common and with it digits; MobileNetV2 does so 52 times, mostly without a shortcut.
+    Batch norm takes away what channels have in common and with it digits; MobileNetV2 does so 52 times, mostly without a shortcut,
+    and ResNet-50 53 times, at last on planes of 2x2.
     """
     built = {}
     for precision in ("float32", "bfloat16"):
@@ -286,7 +287,7 @@ def test_bfloat16_changes_the_convolutions_alone(name):
     x = rows(COLOUR, 8)
     scores, other = full.train()(x), rounded.train()(x)
     assert other.dtype == torch.float32 and not torch.equal(scores, other)
-    assert (scores - other).norm() < (0.3 if name == "mobilenet_v2" else 0.03) * scores.norm()
+    assert (scores - other).norm() < (0.3 if name in ("mobilenet_v2", "resnet50") else 0.03) * scores.norm()
     other.sum().backward()
     assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in rounded.parameters())
     assert torch.equal(rounded.eval()(x), rounded(x))
