@@ -99,7 +99,7 @@ class Adapted(nn.Module):
             raise ArgumentError(f"{owner}: meta must be '3x3' or '1x1', got {form!r}.")
         self._pieces = [pieces]  # in a list, so that frozen weights are no weights of this module
         found = _layouts(owner, pieces, shape)
-        like = next(pieces.stem.parameters(), next(pieces.parts[0].parameters()))
+        like = next(weight for piece in (pieces.stem, *pieces.parts, pieces.head) for weight in piece.parameters())
         self.metas = nn.ModuleList(
             MetaNetwork(inputs, outputs, stride, int(form[0])) for inputs, outputs, stride in found
         ).to(like)
