@@ -42,7 +42,7 @@ def test_recovery_by_hand():
     assert recoveries(entry(calm), stream, "prequential_accuracy") == [
         {"event": 100, "events": 60.0}, {"event": 200, "events": 0.0},
     ]  # fmt: skip
-    assert [row["events"] for row in recoveries(entry(never), stream, "prequential_accuracy")] == [None, 0.0]
+    assert [row["events"] for row in recoveries(entry(never), stream, "prequential_accuracy")] == [None, None]
     assert [row["events"] for row in recoveries(entry(calm, never), stream, "prequential_accuracy")] == [60.0, 0.0]
     assert [row["event"] for row in recoveries(entry(calm), stream | {"deployed": 150}, "prequential_accuracy")] == [200]
 

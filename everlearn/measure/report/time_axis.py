@@ -1,7 +1,7 @@
 """Drift on one time axis: the error of the best learner beside what never learns, alarms, recovery, and the price of it all.
 
-    recovery    events after a known change until the error is back at what it was before, within two points of accuracy; for forecasts
-                what the monitor "forecast" found
+    recovery    events after a known change until the error is back at what it was before, within two points of accuracy (never,
+                where it was not back from the change before and this one did no more harm); for forecasts what the monitor "forecast" found
     price       milliseconds per event in predict and update
 
 A change before deployment, or one that no point of the curve tells of, is left out. Records without errors along the stream, or
@@ -172,6 +172,9 @@ def _accuracy_back(entry: Entry, changes: list[int]) -> list[dict[int, float | N
         points = [(point["event"], (point.get("prequential") or {}).get("accuracy")) for point in run.get("curve") or []]
         points = [(event, value) for event, value in points if known(value)]
         seed: dict[int, float | None] = {}
+        lost = (
+            False  # whether it never came back from the change before: then a change that does it no more harm does no good
+        )
         for number, change in enumerate(changes):
             before = [value for event, value in points if event <= change]
             end = changes[number + 1] if number + 1 < len(changes) else float("inf")
@@ -180,7 +183,8 @@ def _accuracy_back(entry: Entry, changes: list[int]) -> list[dict[int, float | N
                 continue
             low = [place for place, (_, value) in enumerate(after) if value < before[-1] - WITHIN]
             later = after[low[-1] + 1 :] if low else after  # back for good, not for a moment
-            seed[change] = None if not later else (later[0][0] - change if low else 0)
+            lost = not later or (lost and not low)
+            seed[change] = None if lost else (later[0][0] - change if low else 0)
         found.append(seed)
     return found
 
