@@ -28,6 +28,7 @@ from torch import nn
 from everlearn.core.errors import ArgumentError, check_count
 from everlearn.core.stream import Schema
 from everlearn.nn.bottleneck import resnet50
+from everlearn.nn.elu_mlp import elu_mlp
 from everlearn.nn.front import ChannelsLast, computed, front, image
 from everlearn.nn.mobilenet import mobilenet_v2
 from everlearn.nn.residual import HALVED, UnitLinear, stages, trunk
@@ -317,6 +318,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet": cifar_resnet,
     "conv4": conv4,
     "conv_stack": conv_stack,
+    "elu_mlp": elu_mlp,
     "grey_cnn": grey_cnn,
     "linear": linear,
     "mlp": mlp,
