@@ -110,8 +110,8 @@ class HomeostaticLR:
         owner: str = "HomeostaticLR",
     ):
         self.owner = owner
-        self.steps = Steps(owner, optimizer)
-        start = self.steps.start
+        self._steps = Steps(owner, optimizer)
+        start = self._steps.start
         self.by = start / 10.0 if step is None else step
         check_range(owner, "step", self.by, 0.0, fix="Use every=inf to leave the rate alone.")
         if self.by == 0:
@@ -160,10 +160,10 @@ class HomeostaticLR:
 
         Raises InputError for an empty batch or a label without an effect, ArgumentError for another model than the optimiser's.
         """
-        self.steps.check(model, x, y)
+        self._steps.check(model, x, y)
         if self._effects is not None and int(y.max()) >= len(self._effects):
             raise InputError(f"{self.owner}: label {int(y.max())} has no effect; allowed: 0..{len(self._effects) - 1}.")
-        look = self.steps.look(model, x, y)
+        look = self._steps.look(model, x, y)
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         if self._effects is None:
@@ -174,7 +174,7 @@ class HomeostaticLR:
             self.restart()
         event = self._decide(self._imagination, x, y, look)
         self.lr = event.lr
-        self.steps.set(self.lr)
+        self._steps.set(self.lr)
         self._learn(model, x, y, look)
         return event
 
@@ -199,7 +199,7 @@ class HomeostaticLR:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from such a state. Raises StateError where it does not fit."""
         load(self, state)
-        self.steps.set(self.lr)
+        self._steps.set(self.lr)
 
     # ---- the decision ------------------------------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class HomeostaticLR:
         seen, labels = self.remembered_x, self._shuffled(self.remembered_y)
         count, first = len(y), self.gradient == "first_sample"
         chain = imagination.chain
-        if first and chain is not None and self.steps.plain and isinstance(x, Tensor):
+        if first and chain is not None and self._steps.plain and isinstance(x, Tensor):
             with torch.no_grad():
                 inputs, errors = chain.slopes(x[:1], y[:1])
                 both = chain.moved(seen, inputs, errors, [self.lr / count, other / count])
@@ -256,7 +256,7 @@ class HomeostaticLR:
         if first:
             one = slice(0, 1)
             gradients = [part if part is None else part / count for part in imagination.gradient(rows(x, one), y[one])]
-        shift = self.steps.ahead(imagination.model, gradients) or self.last
+        shift = self._steps.ahead(imagination.model, gradients) or self.last
         if not shift:
             return None
         leave = self._signal(imagination.scores(seen, shift, self.lr), labels)
@@ -286,10 +286,10 @@ class HomeostaticLR:
     def _learn(self, model: nn.Module, x: X, y: Tensor, look: Look) -> None:
         """Take the step, and remember what the next decision needs."""
         deciding, on_memory = self.every != math.inf, self.evaluate_on == "memory"
-        if deciding and (not on_memory or not self.steps.foresees):
-            self.last = self.steps.follow_and_tell(model, look.gradients, self.lr)
+        if deciding and (not on_memory or not self._steps.foresees):
+            self.last = self._steps.follow_and_tell(model, look.gradients, self.lr)
         else:
-            self.steps.follow(model, look.gradients)
+            self._steps.follow(model, look.gradients)
         if deciding and on_memory:
             self._remember(x, y)
         elif deciding:

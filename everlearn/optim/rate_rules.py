@@ -36,14 +36,14 @@ class ConstantLR:
     parts = ("lr",)
 
     def __init__(self, optimizer: torch.optim.Optimizer | Descent, *, owner: str = "ConstantLR"):
-        self.steps = Steps(owner, optimizer)
-        self.lr = self.steps.start
+        self._steps = Steps(owner, optimizer)
+        self.lr = self._steps.start
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """One step on the batch; none where the loss is not finite."""
-        self.steps.check(model, x, y)
-        look = self.steps.look(model, x, y)
-        return _taken(self.steps, model, look, RegulationEvent(self.lr, look.loss))
+        self._steps.check(model, x, y)
+        look = self._steps.look(model, x, y)
+        return _taken(self._steps, model, look, RegulationEvent(self.lr, look.loss))
 
 
 class RandomLR:
@@ -74,8 +74,8 @@ class RandomLR:
         owner: str = "RandomLR",
     ):
         self.owner = owner
-        self.steps = Steps(owner, optimizer)
-        self.by = self.steps.start / 10.0 if step is None else step
+        self._steps = Steps(owner, optimizer)
+        self.by = self._steps.start / 10.0 if step is None else step
         check_range(owner, "step", self.by, 0.0)
         check_count(owner, "every", every)
         check_range(owner, "probability", probability, 0.0, 1.0)
@@ -83,13 +83,13 @@ class RandomLR:
         self.effect, self.every, self.probability = effect, every, probability
         self.min_lr, self.max_lr, self.seed = min_lr, max_lr, seed
         self._effects: tuple[int, ...] | None = None
-        self.lr = self.steps.start
+        self.lr = self._steps.start
         self.batches = 0
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """Toss, then take one step on the batch; nothing where the loss is not finite."""
-        self.steps.check(model, x, y)
-        look = self.steps.look(model, x, y)
+        self._steps.check(model, x, y)
+        look = self._steps.look(model, x, y)
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         if self._effects is None:
@@ -102,7 +102,7 @@ class RandomLR:
             event = RegulationEvent(lr, look.loss, taken=True, true=int(y[0]), clipped=lr != aim)
         self.lr = event.lr
         self.batches += 1
-        return _taken(self.steps, model, look, event)
+        return _taken(self._steps, model, look, event)
 
 
 class DriftLR:
@@ -133,7 +133,7 @@ class DriftLR:
         span: int = 500,
         owner: str = "DriftLR",
     ):
-        self.steps = Steps(owner, optimizer)
+        self._steps = Steps(owner, optimizer)
         if not callable(getattr(detector, "update", None)) or not isinstance(getattr(detector, "parts", None), tuple):
             raise ArgumentError(
                 f"{owner}: detector must have update(error) -> bool and parts, got {type(detector).__name__}. Use adwin()."
@@ -141,21 +141,21 @@ class DriftLR:
         check_range(owner, "factor", factor, 1.0)
         check_count(owner, "span", span)
         self.detector, self.factor, self.span = detector, factor, span
-        self.lr = self.steps.start
+        self.lr = self._steps.start
         self.left = 0  # rows for which the rate is still raised
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """Tell the detector the errors, then take one step on the batch; nothing where the loss is not finite."""
-        self.steps.check(model, x, y)
-        look = self.steps.look(model, x, y)
+        self._steps.check(model, x, y)
+        look = self._steps.look(model, x, y)
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         self.left = max(0, self.left - len(y))
         alarms = [self.detector.update(error) for error in (look.logits.argmax(1) != y).double().tolist()]
         if any(alarms):
             self.left = self.span
-        self.lr = self.steps.start * (self.factor if self.left else 1.0)
-        return _taken(self.steps, model, look, RegulationEvent(self.lr, look.loss, taken=any(alarms)))
+        self.lr = self._steps.start * (self.factor if self.left else 1.0)
+        return _taken(self._steps, model, look, RegulationEvent(self.lr, look.loss, taken=any(alarms)))
 
 
 class HypergradientLR:
@@ -182,25 +182,25 @@ class HypergradientLR:
         max_lr: float = 0.5,
         owner: str = "HypergradientLR",
     ):
-        self.steps = Steps(owner, optimizer)
+        self._steps = Steps(owner, optimizer)
         check_range(owner, "rate", rate, 0.0, 1.0)
         _check_span(owner, min_lr, max_lr)
         self.rate, self.min_lr, self.max_lr = rate, min_lr, max_lr
-        self.lr = self.steps.start
+        self.lr = self._steps.start
         self.last: list[Tensor | None] = []
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """Change the rate by the cosine, then take one step on the batch; nothing where the loss is not finite."""
-        self.steps.check(model, x, y)
-        look = self.steps.look(model, x, y)
+        self._steps.check(model, x, y)
+        look = self._steps.look(model, x, y)
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         aim = self.lr * (1.0 + self.rate * cosine(look.gradients, self.last))
         lr = min(max(aim, self.min_lr), self.max_lr)
         event = RegulationEvent(lr, look.loss, taken=lr != self.lr, clipped=lr != aim)
         self.lr = lr
-        self.steps.set(lr)
-        self.last = self.steps.follow_and_tell(model, look.gradients, lr)
+        self._steps.set(lr)
+        self.last = self._steps.follow_and_tell(model, look.gradients, lr)
         return event
 
 
