@@ -7,6 +7,7 @@
 | `permuted`, `rotated` | what inputs look like |
 | `corruptions` | what inputs look like, and answers end with deployment |
 | `label_shift` | how often each class comes |
+| `label_swaps` | what labels mean: classes exchange them |
 | `recurring` | which few classes a task has; they come back |
 | `forecast` | whatever changed in the series of a table |
 | `link_forecast` | the load of a network's links, when some of them fail |
@@ -30,6 +31,7 @@ from everlearn.data.domain import permuted, rotated
 from everlearn.data.few_shot import few_shot
 from everlearn.data.forecast import forecast
 from everlearn.data.label_shift import label_shift
+from everlearn.data.label_swaps import label_swaps
 from everlearn.data.link_forecast import link_forecast
 from everlearn.data.link_loads import LinkDown, LinkUp, NodeDown, NodeUp
 from everlearn.data.noisy import noisy
@@ -48,6 +50,7 @@ SCENARIOS: dict[str, Callable[..., Stream]] = {
     "rotated": rotated,
     "corruptions": corruptions,
     "label_shift": label_shift,
+    "label_swaps": label_swaps,
     "recurring": recurring,
     "forecast": forecast,
     "link_forecast": link_forecast,

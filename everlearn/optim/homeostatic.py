@@ -145,7 +145,7 @@ class HomeostaticLR:
         self.remembered_x: X | None = None  # the last rows, with labels as they were shown
         self.remembered_y: Tensor | None = None
         self.last: list[Tensor | None] = []  # direction of the last step, [] where it is not needed
-        self.item: list[int] | None = None  # [recognised, true] class of the last row of the last batch
+        self.item: list[int] = []  # [recognised, true] class of the last row of the last batch
         self.felt = 0  # sum of effects over labelled rows
         self.counted = 0
 
@@ -213,7 +213,7 @@ class HomeostaticLR:
                 return RegulationEvent(self.lr, look.loss)
             item = [int(look.logits[0].argmax()), int(y[0])]
         else:
-            if self.item is None:
+            if not self.item:
                 return RegulationEvent(self.lr, look.loss)
             item = self.item
         effects = self._effects or ()
