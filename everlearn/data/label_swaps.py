@@ -62,7 +62,9 @@ def label_swaps(
     if kind not in KINDS:
         raise ArgumentError(f"label_swaps: kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
     if len(data.classes) < KINDS[kind]:
-        raise ArgumentError(f"label_swaps: kind={kind!r} needs {KINDS[kind]} classes, and {data.name} has {len(data.classes)}.")
+        raise ArgumentError(
+            f"label_swaps: kind={kind!r} needs {KINDS[kind]} classes, and {data.name} has {len(data.classes)}."
+        )
     train, judged = data.split(test, derive(seed, "test"))
     if not len(judged):
         raise DataError(f"{data.name}: no test row is left to judge on. Raise test.")

@@ -70,8 +70,21 @@ class Homeostatic(Learner):
         if rule not in RULES:
             raise ArgumentError(f"homeostatic: rule must be one of {', '.join(map(repr, RULES))}, got {rule!r}.")
         given = {"evaluate_on": evaluate_on, "signal": signal, "gradient": gradient, "max_lr": max_lr}
-        self.rule, self.optimizer, self.effect, self.step, self.memory, self.every = rule, optimizer, effect, step, memory, every
-        self.evaluate_on, self.signal, self.gradient, self.min_lr, self.max_lr = evaluate_on, signal, gradient, min_lr, max_lr
+        self.rule, self.optimizer, self.effect, self.step, self.memory, self.every = (
+            rule,
+            optimizer,
+            effect,
+            step,
+            memory,
+            every,
+        )
+        self.evaluate_on, self.signal, self.gradient, self.min_lr, self.max_lr = (
+            evaluate_on,
+            signal,
+            gradient,
+            min_lr,
+            max_lr,
+        )
         self.epoch, self.suffers, self.shuffle, self.seed = epoch, suffers, shuffle, seed
         self.descent = Descent(model, optimizer, seed)
         outputs = count_outputs(model)

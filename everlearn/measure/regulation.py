@@ -69,7 +69,12 @@ class Regulation(Monitor):
         """Count one update by what it told."""
         lr = float(metrics["lr"])
         rates = self.rates or {"start": lr, "end": lr, "sum": 0.0, "lowest": lr, "highest": lr}
-        rates |= {"end": lr, "sum": rates["sum"] + lr, "lowest": min(lr, rates["lowest"]), "highest": max(lr, rates["highest"])}
+        rates |= {
+            "end": lr,
+            "sum": rates["sum"] + lr,
+            "lowest": min(lr, rates["lowest"]),
+            "highest": max(lr, rates["highest"]),
+        }
         self.rates = rates
         self.steps += 1
         self.span = [self.span[0] + lr, self.span[1] + 1.0]

@@ -34,6 +34,7 @@ BALANCED_AFTER, UNBALANCED = (
     0.2,
 )  # rows after which, and mean effect from which on, the rate is said to be pushed one way
 Effect = Callable[[int], float] | Sequence[float] | None
+Futures = tuple[float, float]  # the signal without the change, and with it
 
 
 def upper_half(classes: int) -> tuple[int, ...]:
@@ -163,16 +164,19 @@ class HomeostaticLR:
         self._steps.check(model, x, y)
         if self._effects is not None and int(y.max()) >= len(self._effects):
             raise InputError(f"{self.owner}: label {int(y.max())} has no effect; allowed: 0..{len(self._effects) - 1}.")
+        if self._imagination is None or self._imagination.model is not model:
+            self._imagination = Imagination(model)
+        unseen = None  # compared before normalisation layers see the batch; other networks need not be asked twice
+        if not self._imagination.steady and self.item and self._due and self.evaluate_on == "next_batch":
+            unseen = self._unseen(self._imagination, x, y, None)
         look = self._steps.look(model, x, y)
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         if self._effects is None:
             self._effects = effects_of(self.owner, self.effect, look.logits.shape[1])
-        if self._imagination is None or self._imagination.model is not model:
-            self._imagination = Imagination(model)
         if self.epoch is not None and self.rows >= self.epoch:
             self.restart()
-        event = self._decide(self._imagination, x, y, look)
+        event = self._decide(self._imagination, x, y, look, unseen)
         self.lr = event.lr
         self._steps.set(self.lr)
         self._learn(model, x, y, look)
@@ -203,9 +207,17 @@ class HomeostaticLR:
 
     # ---- the decision ------------------------------------------------------------------------------------------------------
 
-    def _decide(self, imagination: Imagination, x: X, y: Tensor, look: Look) -> RegulationEvent:
-        """What happens to the rate at this batch."""
-        if self.every == math.inf or self.batches % self.every:
+    @property
+    def _due(self) -> bool:
+        return self.every != math.inf and self.batches % self.every == 0
+
+    def _other(self, recognised: int) -> float:
+        """The rate after the effect that is imagined."""
+        return self._clipped(self.lr + (self._effects or ())[recognised] * self.by)
+
+    def _decide(self, imagination: Imagination, x: X, y: Tensor, look: Look, futures: Futures | None) -> RegulationEvent:
+        """What happens to the rate at this batch; futures: the two signals where they are known already."""
+        if not self._due:
             return RegulationEvent(self.lr, look.loss)
         on_memory = self.evaluate_on == "memory"
         if on_memory:
@@ -232,12 +244,13 @@ class HomeostaticLR:
             lr = self._clipped(aim)
         return RegulationEvent(lr, look.loss, (leave, take), better, *item, wrong=better and wrong, clipped=lr != aim)
 
-    def _unseen(self, imagination: Imagination, x: X, y: Tensor, look: Look, other: float) -> tuple[float, float]:
+    def _unseen(self, imagination: Imagination, x: X, y: Tensor, look: Look | None) -> Futures:
         """Signals on a batch that nothing was learned from: of the weights as they are, and had the last step used the other rate."""
-        actual = look.logits if imagination.steady else imagination.scores(x)
-        labels = self._shuffled(y)
-        known = imagination.steady and self.signal == "loss" and not self.shuffle
-        leave = float(look.loss) if known else self._signal(actual, labels)
+        labels, other = self._shuffled(y), self._other(self.item[0])
+        if look is not None and self.signal == "loss" and not self.shuffle:
+            leave = float(look.loss)
+        else:
+            leave = self._signal(imagination.scores(x) if look is None else look.logits, labels)
         if other == self.lr:  # at the floor or the ceiling both futures are one
             return leave, leave
         return leave, self._signal(imagination.scores(x, self.last, other - self.lr), labels)

@@ -130,8 +130,9 @@ class Steps:
         self._known = model
 
     def look(self, model: nn.Module, x: X, y: Tensor) -> Look:
-        """Scores, cross-entropy and gradients in training mode, without a step."""
+        """Scores, cross-entropy and gradients in training mode, without a step. Where the loss is not finite, buffers stay too."""
         kept: list[Tensor] = []
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
 
         def loss() -> Tensor:
             logits = model(x)
@@ -149,7 +150,11 @@ class Steps:
                 found = loss()
                 gradients = torch.autograd.grad(found, self.parameters(model), allow_unused=True)
             value = found.detach()
-        return Look(kept[-1], value, gradients, math.isfinite(value))
+        finite = math.isfinite(value)
+        if not finite:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return Look(kept[-1], value, gradients, finite)
 
     def set(self, lr: float) -> None:
         """The rate of the steps to come."""
