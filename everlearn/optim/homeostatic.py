@@ -88,7 +88,7 @@ class HomeostaticLR:
     """
 
     name = "homeostatic_lr"
-    parts = ("lr", "batches", "rows", "remembered_x", "remembered_y", "last", "item", "felt", "counted")
+    parts = ("lr", "batches", "rows", "remembered_x", "remembered_y", "last", "item", "effects", "felt", "counted")
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class HomeostaticLR:
         self.effect, self.memory, self.every, self.min_lr, self.max_lr = effect, memory, every, min_lr, max_lr
         self.evaluate_on, self.signal, self.gradient = evaluate_on, signal, gradient
         self.relabel, self.epoch, self.suffers, self.shuffle, self.seed = bool(relabel), epoch, suffers, bool(shuffle), seed
-        self._effects: tuple[int, ...] | None = None
+        self.effects: list[int] = []  # by class, [] until the first batch tells how many there are
         self._imagination: Imagination | None = None
         self.lr = start
         self.batches = 0
@@ -162,8 +162,8 @@ class HomeostaticLR:
         Raises InputError for an empty batch or a label without an effect, ArgumentError for another model than the optimiser's.
         """
         self._steps.check(model, x, y)
-        if self._effects is not None and int(y.max()) >= len(self._effects):
-            raise InputError(f"{self.owner}: label {int(y.max())} has no effect; allowed: 0..{len(self._effects) - 1}.")
+        if self.effects and int(y.max()) >= len(self.effects):
+            raise InputError(f"{self.owner}: label {int(y.max())} has no effect; allowed: 0..{len(self.effects) - 1}.")
         if self._imagination is None or self._imagination.model is not model:
             self._imagination = Imagination(model)
         unseen = None  # compared before normalisation layers see the batch; other networks need not be asked twice
@@ -172,8 +172,8 @@ class HomeostaticLR:
         look = self._steps.look(model, x, y)
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
-        if self._effects is None:
-            self._effects = effects_of(self.owner, self.effect, look.logits.shape[1])
+        if not self.effects:
+            self.effects = list(effects_of(self.owner, self.effect, look.logits.shape[1]))
         if self.epoch is not None and self.rows >= self.epoch:
             self.restart()
         event = self._decide(self._imagination, x, y, look, unseen)
@@ -213,7 +213,7 @@ class HomeostaticLR:
 
     def _other(self, recognised: int) -> float:
         """The rate after the effect that is imagined."""
-        return self._clipped(self.lr + (self._effects or ())[recognised] * self.by)
+        return self._clipped(self.lr + self.effects[recognised] * self.by)
 
     def _decide(self, imagination: Imagination, x: X, y: Tensor, look: Look, futures: Futures | None) -> RegulationEvent:
         """What happens to the rate at this batch; futures: the two signals where they are known already."""
@@ -228,11 +228,9 @@ class HomeostaticLR:
             if not self.item:
                 return RegulationEvent(self.lr, look.loss)
             item = self.item
-        effects = self._effects or ()
-        other = self._clipped(self.lr + effects[item[0]] * self.by)
-        futures = (
-            self._remembered(imagination, x, y, look, other) if on_memory else self._unseen(imagination, x, y, look, other)
-        )
+        effects = self.effects
+        if futures is None:
+            futures = self._remembered(imagination, x, y, look) if on_memory else self._unseen(imagination, x, y, look)
         if futures is None:
             return RegulationEvent(self.lr, look.loss)
         leave, take = futures
@@ -255,9 +253,9 @@ class HomeostaticLR:
             return leave, leave
         return leave, self._signal(imagination.scores(x, self.last, other - self.lr), labels)
 
-    def _remembered(self, imagination: Imagination, x: X, y: Tensor, look: Look, other: float) -> tuple[float, float] | None:
+    def _remembered(self, imagination: Imagination, x: X, y: Tensor, look: Look) -> Futures | None:
         """Signals on the memory of two steps to come, with the rate as it is and with the other."""
-        seen, labels = self.remembered_x, self._shuffled(self.remembered_y)
+        seen, labels, other = self.remembered_x, self._shuffled(self.remembered_y), self._other(int(look.logits[0].argmax()))
         count, first = len(y), self.gradient == "first_sample"
         chain = imagination.chain
         if first and chain is not None and self._steps.plain and isinstance(x, Tensor):
@@ -284,7 +282,7 @@ class HomeostaticLR:
         """The effect that is felt once the object is taken."""
         if self.suffers == "random":
             return 2 * int(torch.randint(2, (1,), generator=generator(self.seed, "suffers", self.batches))) - 1
-        return (self._effects or ())[item[0] if self.suffers == "predicted" else item[1]]
+        return self.effects[item[0] if self.suffers == "predicted" else item[1]]
 
     def _shuffled(self, labels: Tensor) -> Tensor:
         if not self.shuffle:
@@ -311,7 +309,7 @@ class HomeostaticLR:
         self.rows += len(y)
         before = self.counted
         self.counted += len(y)
-        self.felt += sum((self._effects or ())[label] for label in y.tolist())
+        self.felt += sum(self.effects[label] for label in y.tolist())
         if before < BALANCED_AFTER <= self.counted and abs(self.balance) > UNBALANCED:
             warnings.warn(
                 f"{self.owner}: the mean effect of {self.counted} labels is {self.balance:+.2f}, so the rate is pushed one way. "

@@ -15,7 +15,10 @@ def forward(layers, x):
     """(sums by layer, outputs by layer, x among them); layers: [(weights [out][in], biases [out]), ...]"""
     sums, outputs = [], [x]
     for number, (weights, biases) in enumerate(layers):
-        z = [sum(w * h for w, h in zip(row, outputs[-1])) + bias for row, bias in zip(weights, biases)]
+        z = [
+            sum(w * h for w, h in zip(row, outputs[-1], strict=True)) + bias
+            for row, bias in zip(weights, biases, strict=True)
+        ]
         sums.append(z)
         outputs.append([elu(value) for value in z] if number < len(layers) - 1 else z)
     return sums, outputs
@@ -43,17 +46,20 @@ def gradient(layers, x, y):
         if number:
             weights = layers[number][0]
             back = [sum(error[o] * weights[o][i] for o in range(len(error))) for i in range(len(outputs[number]))]
-            error = [b * elu_slope(z) for b, z in zip(back, sums[number - 1])]
+            error = [b * elu_slope(z) for b, z in zip(back, sums[number - 1], strict=True)]
     return found
 
 
 def moved(layers, slopes, rate):
     return [
         (
-            [[w - rate * g for w, g in zip(row, slope)] for row, slope in zip(weights, weight_slopes)],
-            [b - rate * g for b, g in zip(biases, bias_slopes)],
+            [
+                [w - rate * g for w, g in zip(row, slope, strict=True)]
+                for row, slope in zip(weights, weight_slopes, strict=True)
+            ],
+            [b - rate * g for b, g in zip(biases, bias_slopes, strict=True)],
         )
-        for (weights, biases), (weight_slopes, bias_slopes) in zip(layers, slopes)
+        for (weights, biases), (weight_slopes, bias_slopes) in zip(layers, slopes, strict=True)
     ]
 
 

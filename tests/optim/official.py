@@ -4,6 +4,7 @@ Run as a module from the top of the repository to write it anew: `python -m test
 """
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ def problem():
     x, y = load_digits(return_X_y=True)
     order = torch.cat([torch.randperm(len(y), generator=generator(0, "rows", epoch))[:EPOCH] for epoch in range(2)])
     random, layers = generator(0, "weights"), []
-    for inputs, outputs in zip(SIZES, SIZES[1:], strict=False):
+    for inputs, outputs in pairwise(SIZES):
         layer = nn.Linear(inputs, outputs, dtype=torch.float64)
         with torch.no_grad():
             layer.weight.copy_(torch.randn(outputs, inputs, generator=random, dtype=torch.float64) * (2.0 / inputs) ** 0.5)
