@@ -40,6 +40,7 @@ class Regulation(Monitor):
         check_count(self.name, "points", points)
         self.points = points
         self.stride = 1
+        self.events = 0  # of the stream
         self._begin()
 
     def _begin(self) -> None:
@@ -52,7 +53,8 @@ class Regulation(Monitor):
         self.balance: float | None = None
 
     def start(self, learner: Learner, stream: Stream) -> None:
-        self.stride = max(1, -(-len(stream) // self.points))
+        self.events = len(stream)
+        self.stride = max(1, -(-self.events // self.points))
         self._begin()
 
     def wants_prediction(self, event: Event) -> bool:
@@ -62,8 +64,9 @@ class Regulation(Monitor):
         if step.metrics is not None and "lr" in step.metrics:
             self.note(step.metrics)
             self.balance = getattr(getattr(learner, "regulation", None), "balance", None)
-        if (step.position + 1) % self.stride == 0:
-            self._point(step.position + 1)
+        event = step.position + 1
+        if event % self.stride == 0 or event == self.events:
+            self._point(event)
 
     def note(self, metrics: dict[str, Any]) -> None:
         """Count one update by what it told."""
