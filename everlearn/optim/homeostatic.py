@@ -161,15 +161,15 @@ class HomeostaticLR:
 
         Raises InputError for an empty batch or a label without an effect, ArgumentError for another model than the optimiser's.
         """
-        self._steps.check(model, x, y)
-        if self.effects and int(y.max()) >= len(self.effects):
-            raise InputError(f"{self.owner}: label {int(y.max())} has no effect; allowed: 0..{len(self.effects) - 1}.")
+        labels = self._steps.check(model, x, y)
+        if self.effects and max(labels) >= len(self.effects):
+            raise InputError(f"{self.owner}: label {max(labels)} has no effect; allowed: 0..{len(self.effects) - 1}.")
         if self._imagination is None or self._imagination.model is not model:
             self._imagination = Imagination(model)
         unseen = None  # compared before normalisation layers see the batch; other networks need not be asked twice
         if not self._imagination.steady and self.item and self._due and self.evaluate_on == "next_batch":
             unseen = self._unseen(self._imagination, x, y, None)
-        look = self._steps.look(model, x, y)
+        look = self._steps.look(model, x, y, labels)
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         if not self.effects:
@@ -179,7 +179,7 @@ class HomeostaticLR:
         event = self._decide(self._imagination, x, y, look, unseen)
         self.lr = event.lr
         self._steps.set(self.lr)
-        self._learn(model, x, y, look)
+        self._learn(x, y, look, labels)
         return event
 
     def restart(self) -> None:
@@ -262,12 +262,15 @@ class HomeostaticLR:
             with torch.no_grad():
                 inputs, errors = chain.slopes(x[:1], y[:1])
                 both = chain.moved(seen, inputs, errors, [self.lr / count, other / count])
+            if self.signal == "accuracy":
+                leave, take = (both.argmax(2) == labels).sum(1).tolist()
+                return leave / len(labels), take / len(labels)
             return self._signal(both[0], labels), self._signal(both[1], labels)
         gradients = look.gradients
         if first:
             one = slice(0, 1)
             gradients = [part if part is None else part / count for part in imagination.gradient(rows(x, one), y[one])]
-        shift = self._steps.ahead(imagination.model, gradients) or self.last
+        shift = self._steps.ahead(gradients) or self.last
         if not shift:
             return None
         leave = self._signal(imagination.scores(seen, shift, self.lr), labels)
@@ -276,7 +279,7 @@ class HomeostaticLR:
     def _signal(self, logits: Tensor, labels: Tensor) -> float:
         if self.signal == "loss":
             return float(cross_entropy(logits, labels))
-        return float((logits.argmax(1) == labels).double().mean())
+        return int((logits.argmax(1) == labels).sum()) / len(labels)
 
     def _suffered(self, item: Sequence[int]) -> int:
         """The effect that is felt once the object is taken."""
@@ -294,22 +297,22 @@ class HomeostaticLR:
 
     # ---- the step and what is kept of it -------------------------------------------------------------------------------------
 
-    def _learn(self, model: nn.Module, x: X, y: Tensor, look: Look) -> None:
+    def _learn(self, x: X, y: Tensor, look: Look, labels: Sequence[int]) -> None:
         """Take the step, and remember what the next decision needs."""
         deciding, on_memory = self.every != math.inf, self.evaluate_on == "memory"
         if deciding and (not on_memory or not self._steps.foresees):
-            self.last = self._steps.follow_and_tell(model, look.gradients, self.lr)
+            self.last = self._steps.follow_and_tell(look.gradients, self.lr)
         else:
-            self._steps.follow(model, look.gradients)
+            self._steps.follow(look.gradients)
         if deciding and on_memory:
             self._remember(x, y)
         elif deciding:
-            self.item = [int(look.logits[-1].argmax()), int(y[-1])]
+            self.item = [int(look.logits[-1].argmax()), labels[-1]]
         self.batches += 1
         self.rows += len(y)
         before = self.counted
         self.counted += len(y)
-        self.felt += sum(self.effects[label] for label in y.tolist())
+        self.felt += sum([self.effects[label] for label in labels])
         if before < BALANCED_AFTER <= self.counted and abs(self.balance) > UNBALANCED:
             warnings.warn(
                 f"{self.owner}: the mean effect of {self.counted} labels is {self.balance:+.2f}, so the rate is pushed one way. "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy, linear, one_hot
+from torch.nn.functional import cross_entropy, linear
 
 from everlearn.core.events import X
 
@@ -32,24 +32,23 @@ class Chain:
     def scores(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         """(rows, classes) with the given weights; the model's own where none are given."""
         weights = self.weights if weights is None else weights
-        for module in self.before:
-            x = module(x)
+        x = self._entered(x)
         for layer in range(len(self.linears)):
             if layer:
-                x = self.between[layer - 1](x)
+                x = self.between[layer - 1].forward(x)
             x = linear(x, weights[2 * layer], weights[2 * layer + 1])
         return x
 
     def slopes(self, x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """(inputs, errors) by layer, (rows, in) and (rows, out): row i's gradient is e_i x_i^T for weights, e_i for biases."""
-        for module in self.before:
-            x = module(x)
-        inputs, sums = [x], []
+        inputs, sums = [self._entered(x)], []
         for layer, module in enumerate(self.linears):
             sums.append(linear(inputs[-1], module.weight, module.bias))
             if layer < len(self.between):
-                inputs.append(self.between[layer](sums[-1]))
-        errors = [sums[-1].softmax(1) - one_hot(y, sums[-1].shape[1])]
+                inputs.append(self.between[layer].forward(sums[-1]))
+        error = sums[-1].softmax(1)
+        error[torch.arange(len(y)), y] -= 1.0
+        errors = [error]
         for layer in range(len(self.linears) - 1, 0, -1):
             back = errors[0] @ self.linears[layer].weight
             errors.insert(0, back * slope(self.between[layer - 1], sums[layer - 1], inputs[layer]))
@@ -57,19 +56,27 @@ class Chain:
 
     def moved(self, x: Tensor, inputs: Sequence[Tensor], errors: Sequence[Tensor], rates: Sequence[float]) -> Tensor:
         """(rates, rows, classes): scores of x after a step of each rate along the summed gradients of some rows."""
-        for module in self.before:
-            x = module(x)
+        x = self._entered(x)
         count, last = len(x), len(self.linears) - 1
-        steps = torch.tensor(rates, dtype=x.dtype, device=x.device).repeat_interleave(count).unsqueeze(1)
         for layer, module in enumerate(self.linears):
             z = linear(x, module.weight, module.bias)
-            push = (x @ inputs[layer].T + 1.0) @ errors[layer]
+            push = (x @ inputs[layer].T).add_(1.0) @ errors[layer]
             if layer == 0:  # what comes in is the same for all rates
-                z, push = z.repeat(len(rates), 1), push.repeat(len(rates), 1)
-            x = torch.addcmul(z, steps, push, value=-1.0)
+                x = torch.cat([z.sub(push, alpha=rate) for rate in rates])
+            else:
+                for number, rate in enumerate(rates):
+                    part = slice(number * count, (number + 1) * count)
+                    z[part].sub_(push[part], alpha=rate)
+                x = z
             if layer < last:
-                x = self.between[layer](x)
+                x = self.between[layer].forward(x)
         return x.view(len(rates), count, -1)
+
+    def _entered(self, x: Tensor) -> Tensor:
+        """What the first linear layer sees. Modules without hooks, so their forward is all there is to a call."""
+        for module in self.before:
+            x = module.forward(x)
+        return x
 
 
 def slope(activation: nn.Module, z: Tensor, h: Tensor) -> Tensor:

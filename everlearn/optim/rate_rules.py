@@ -41,9 +41,8 @@ class ConstantLR:
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """One step on the batch; none where the loss is not finite."""
-        self._steps.check(model, x, y)
-        look = self._steps.look(model, x, y)
-        return _taken(self._steps, model, look, RegulationEvent(self.lr, look.loss))
+        look = self._steps.look(model, x, y, self._steps.check(model, x, y))
+        return _taken(self._steps, look, RegulationEvent(self.lr, look.loss))
 
 
 class RandomLR:
@@ -88,8 +87,7 @@ class RandomLR:
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """Toss, then take one step on the batch; nothing where the loss is not finite."""
-        self._steps.check(model, x, y)
-        look = self._steps.look(model, x, y)
+        look = self._steps.look(model, x, y, self._steps.check(model, x, y))
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         if self._effects is None:
@@ -102,7 +100,7 @@ class RandomLR:
             event = RegulationEvent(lr, look.loss, taken=True, true=int(y[0]), clipped=lr != aim)
         self.lr = event.lr
         self.batches += 1
-        return _taken(self._steps, model, look, event)
+        return _taken(self._steps, look, event)
 
 
 class DriftLR:
@@ -146,8 +144,7 @@ class DriftLR:
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """Tell the detector the errors, then take one step on the batch; nothing where the loss is not finite."""
-        self._steps.check(model, x, y)
-        look = self._steps.look(model, x, y)
+        look = self._steps.look(model, x, y, self._steps.check(model, x, y))
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         self.left = max(0, self.left - len(y))
@@ -155,7 +152,7 @@ class DriftLR:
         if any(alarms):
             self.left = self.span
         self.lr = self._steps.start * (self.factor if self.left else 1.0)
-        return _taken(self._steps, model, look, RegulationEvent(self.lr, look.loss, taken=any(alarms)))
+        return _taken(self._steps, look, RegulationEvent(self.lr, look.loss, taken=any(alarms)))
 
 
 class HypergradientLR:
@@ -191,8 +188,7 @@ class HypergradientLR:
 
     def step(self, model: nn.Module, x: X, y: Tensor) -> RegulationEvent:
         """Change the rate by the cosine, then take one step on the batch; nothing where the loss is not finite."""
-        self._steps.check(model, x, y)
-        look = self._steps.look(model, x, y)
+        look = self._steps.look(model, x, y, self._steps.check(model, x, y))
         if not look.finite:
             return RegulationEvent(self.lr, look.loss, finite=False)
         aim = self.lr * (1.0 + self.rate * cosine(look.gradients, self.last))
@@ -200,7 +196,7 @@ class HypergradientLR:
         event = RegulationEvent(lr, look.loss, taken=lr != self.lr, clipped=lr != aim)
         self.lr = lr
         self._steps.set(lr)
-        self.last = self._steps.follow_and_tell(model, look.gradients, lr)
+        self.last = self._steps.follow_and_tell(look.gradients, lr)
         return event
 
 
@@ -219,12 +215,12 @@ def cosine(first: Any, second: Any) -> float:
     return product / length if length else 0.0
 
 
-def _taken(steps: Steps, model: nn.Module, look: Look, event: RegulationEvent) -> RegulationEvent:
+def _taken(steps: Steps, look: Look, event: RegulationEvent) -> RegulationEvent:
     """The event, once its step has been taken; none is where the loss is not finite."""
     if not look.finite:
         return RegulationEvent(event.lr, look.loss, finite=False)
     steps.set(event.lr)
-    steps.follow(model, look.gradients)
+    steps.follow(look.gradients)
     return event
 
 

@@ -83,62 +83,52 @@ class Steps:
         if not 0.0 < self.start < math.inf:
             raise ArgumentError(f"{owner}: the optimiser's lr must be above 0, got {self.start!r}. Use lr=0.0058.")
         self._ratios = [float(group["lr"]) / self.start for group in groups]
+        self.foresees = type(self.optimizer) is torch.optim.SGD and not any(
+            group["nesterov"] or group["maximize"] for group in groups
+        )  # whether the direction of a step can be told before it is taken
+        self.plain = self.foresees and not any(group["momentum"] or group["weight_decay"] for group in groups)
+        self._adam = isinstance(self.optimizer, torch.optim.Adam) and not any(group["amsgrad"] for group in groups)
         self._known: nn.Module | None = None  # the model that was found to be the optimiser's
+        self._weights: list[nn.Parameter] = []
+        self._buffers: list[Tensor] = []
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The torch optimiser."""
         return self._given if self.descent is None else self.descent.optimizer
 
-    @property
-    def plain(self) -> bool:
-        """Whether a step is rate times gradient and nothing else."""
-        return self._sgd and all(
-            group["momentum"] == 0 and group["weight_decay"] == 0 for group in self.optimizer.param_groups
-        )
-
-    @property
-    def foresees(self) -> bool:
-        """Whether the direction of a step can be told before it is taken."""
-        return self._sgd
-
-    @property
-    def _sgd(self) -> bool:
-        groups = self.optimizer.param_groups
-        return type(self.optimizer) is torch.optim.SGD and not any(
-            group["nesterov"] or group["maximize"] for group in groups
-        )
-
-    def parameters(self, model: nn.Module) -> list[nn.Parameter]:
-        """The trained parameters, in the model's order."""
-        return [weight for weight in model.parameters() if weight.requires_grad]
-
-    def check(self, model: nn.Module, x: X, y: Tensor) -> None:
-        """Refuse an empty batch, labels that do not fit its rows, and a model other than the optimiser's."""
+    def check(self, model: nn.Module, x: X, y: Tensor) -> list[int]:
+        """The labels of a batch. Refuses an empty one, labels that do not fit its rows, and a model other than the optimiser's."""
         rows = size(x)
         if rows == 0 or y.shape != (rows,):
             raise InputError(
                 f"{self.owner}: y must hold one label for each of 1 or more rows, got {tuple(y.shape)} for {rows}."
             )
-        if y.dtype != torch.int64 or int(y.min()) < 0:
-            raise InputError(f"{self.owner}: y must be int64 class numbers >= 0, got {y.dtype}, least {y.min().item()}.")
-        if model is self._known:
-            return
-        held = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
-        if held != {id(weight) for weight in self.parameters(model)}:
-            raise ArgumentError(f"{self.owner}: the optimiser must hold the trained parameters of the model, all of them.")
-        self._known = model
+        labels = y.tolist()
+        if y.dtype != torch.int64 or min(labels) < 0:
+            raise InputError(f"{self.owner}: y must be int64 class numbers >= 0, got {y.dtype}, least {min(labels)}.")
+        if model is not self._known:
+            self._meet(model)
+        return labels
 
-    def look(self, model: nn.Module, x: X, y: Tensor) -> Look:
+    def _meet(self, model: nn.Module) -> None:
+        """Hold a model against the optimiser, once."""
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        held = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+        if held != {id(weight) for weight in weights}:
+            raise ArgumentError(f"{self.owner}: the optimiser must hold the trained parameters of the model, all of them.")
+        self._known, self._weights, self._buffers = model, weights, list(model.buffers())
+
+    def look(self, model: nn.Module, x: X, y: Tensor, labels: Sequence[int]) -> Look:
         """Scores, cross-entropy and gradients in training mode, without a step. Where the loss is not finite, buffers stay too."""
         kept: list[Tensor] = []
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        before = [buffer.clone() for buffer in self._buffers]
 
         def loss() -> Tensor:
             logits = model(x)
             kept.append(logits.detach())
-            if int(y.max()) >= logits.shape[1]:
-                raise InputError(f"{self.owner}: label {int(y.max())} is out of range; allowed: 0..{logits.shape[1] - 1}.")
+            if max(labels) >= logits.shape[1]:
+                raise InputError(f"{self.owner}: label {max(labels)} is out of range; allowed: 0..{logits.shape[1] - 1}.")
             return cross_entropy(logits, y)
 
         if self.descent is not None:
@@ -148,12 +138,12 @@ class Steps:
                 model.train()
             with torch.enable_grad():
                 found = loss()
-                gradients = torch.autograd.grad(found, self.parameters(model), allow_unused=True)
+                gradients = torch.autograd.grad(found, self._weights, allow_unused=True)
             value = found.detach()
         finite = math.isfinite(value)
         if not finite:
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for buffer, old in zip(self._buffers, before, strict=True):
+                buffer.copy_(old)
         return Look(kept[-1], value, gradients, finite)
 
     def set(self, lr: float) -> None:
@@ -164,43 +154,43 @@ class Steps:
         for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = lr * ratio
 
-    def follow(self, model: nn.Module, gradients: Gradients) -> None:
+    def follow(self, gradients: Gradients) -> None:
         """Take the step."""
         if self.descent is not None:
             self.descent.follow(gradients)
             return
-        for parameter, gradient in zip(self.parameters(model), gradients, strict=True):
+        for parameter, gradient in zip(self._weights, gradients, strict=True):
             parameter.grad = aligned(gradient, parameter)
         self.optimizer.step()
 
-    def follow_and_tell(self, model: nn.Module, gradients: Gradients, lr: float) -> list[Tensor | None]:
+    def follow_and_tell(self, gradients: Gradients, lr: float) -> list[Tensor | None]:
         """Take the step and give back its direction d, by trained parameter: the step was w <- w - lr * d."""
         clip = None if self.descent is None else self.descent.given.clip
         adam = isinstance(self.optimizer, torch.optim.Adam) and not any(
             group["amsgrad"] for group in self.optimizer.param_groups
         )
-        if self._sgd or adam:
-            self.follow(model, gradients)
+        if self.foresees or adam:
+            self.follow(gradients)
             used = gradients if clip is None else clipped(gradients, clip)
             if self.plain:
                 return list(used)
             groups = {id(weight): group for group in self.optimizer.param_groups for weight in group["params"]}
-            tell = self._of_adam if adam else self._of_sgd
-            pairs = zip(self.parameters(model), used, strict=True)
+            tell = self._of_adam if self._adam else self._of_sgd
+            pairs = zip(self._weights, used, strict=True)
             return [None if part is None else tell(weight, part, groups[id(weight)]) for weight, part in pairs]
-        before = [weight.detach().clone() for weight in self.parameters(model)]
-        self.follow(model, gradients)
-        return [(old - new.detach()) / lr for old, new in zip(before, self.parameters(model), strict=True)]
+        before = [weight.detach().clone() for weight in self._weights]
+        self.follow(gradients)
+        return [(old - new.detach()) / lr for old, new in zip(before, self._weights, strict=True)]
 
-    def ahead(self, model: nn.Module, gradients: Gradients) -> list[Tensor | None] | None:
+    def ahead(self, gradients: Gradients) -> list[Tensor | None] | None:
         """The direction of a step that is still to come, where SGD tells it from the gradients; None for other optimisers."""
-        if not self._sgd:
+        if not self.foresees:
             return None
         if self.plain:
             return list(gradients)
         groups = {id(weight): group for group in self.optimizer.param_groups for weight in group["params"]}
         found: list[Tensor | None] = []
-        for weight, part in zip(self.parameters(model), gradients, strict=True):
+        for weight, part in zip(self._weights, gradients, strict=True):
             if part is not None:
                 group, buffer = groups[id(weight)], self.optimizer.state[weight].get("momentum_buffer")
                 part = part + group["weight_decay"] * weight.detach()

@@ -38,16 +38,20 @@ def batch(seed=0, size=7):
     return torch.randn(size, 5, generator=random), torch.randint(3, (size,), generator=random)
 
 
+def look_at(steps, model, x, y):
+    return steps.look(model, x, y, steps.check(model, x, y))
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_the_direction_is_the_change_of_the_weights_over_the_rate(make):
     """w before - w after = lr d for each of three steps. Differences of weights of order 1 in float32 over lr = 0.05: 1e-5."""
     model = network()
     steps = Steps("test", MAKERS[make](model.parameters()))
     for seed in range(3):
-        look = steps.look(model, *batch(seed))
+        look = look_at(steps, model, *batch(seed))
         before = [weight.detach().clone() for weight in model.parameters()]
-        ahead = steps.ahead(model, look.gradients)
-        told = steps.follow_and_tell(model, look.gradients, 0.05)
+        ahead = steps.ahead(look.gradients)
+        told = steps.follow_and_tell(look.gradients, 0.05)
         for old, new, part in zip(before, model.parameters(), told, strict=True):
             assert torch.allclose((old - new.detach()) / 0.05, part, atol=1e-5)
         assert (ahead is not None) == (make in EXACT_AHEAD) == steps.foresees
@@ -61,8 +65,8 @@ def test_directions_are_exact_where_the_rate_is_too_small_to_change_a_weight():
         model = network()
         steps = Steps("test", MAKERS[make](model.parameters()))
         steps.set(1e-12)
-        look = steps.look(model, *batch())
-        told = steps.follow_and_tell(model, look.gradients, 1e-12)
+        look = look_at(steps, model, *batch())
+        told = steps.follow_and_tell(look.gradients, 1e-12)
         assert all(bool(part.abs().sum() > 1e-3) for part in told[-2:])
 
 
@@ -71,9 +75,9 @@ def test_a_descent_tells_the_direction_that_it_took(clip):
     for optimizer in (SGD(lr=0.05, clip=clip), SGD(lr=0.05, momentum=0.9, clip=clip), Adam(lr=0.05, clip=clip)):
         model = network()
         steps = Steps("test", Descent(model, optimizer))
-        look = steps.look(model, *batch())
+        look = look_at(steps, model, *batch())
         before = [weight.detach().clone() for weight in model.parameters()]
-        told = steps.follow_and_tell(model, look.gradients, 0.05)
+        told = steps.follow_and_tell(look.gradients, 0.05)
         for old, new, part in zip(before, model.parameters(), told, strict=True):
             assert torch.allclose((old - new.detach()) / 0.05, part, atol=1e-5)
 
@@ -83,7 +87,7 @@ def test_looking_gives_loss_scores_and_gradients_and_moves_no_weight():
     twin = copy.deepcopy(model)
     steps = Steps("test", MAKERS["sgd"](model.parameters()))
     before = [weight.detach().clone() for weight in model.parameters()]
-    look = steps.look(model, x, y)
+    look = look_at(steps, model, x, y)
     scores = twin(x)
     loss = cross_entropy(scores, y)
     loss.backward()
@@ -96,7 +100,9 @@ def test_looking_gives_loss_scores_and_gradients_and_moves_no_weight():
 def test_a_look_at_a_loss_that_is_not_finite_leaves_normalisation_alone():
     model = network()
     before = capture(model)
-    look = Steps("test", MAKERS["sgd"](model.parameters())).look(model, torch.full((4, 5), math.inf), torch.zeros(4).long())
+    look = look_at(
+        Steps("test", MAKERS["sgd"](model.parameters())), model, torch.full((4, 5), math.inf), torch.zeros(4).long()
+    )
     assert not look.finite and same(before, capture(model))
 
 
@@ -104,8 +110,8 @@ def test_parameters_that_play_no_part_stay_and_have_no_direction():
     model = nn.ModuleDict({"used": nn.Linear(5, 3), "idle": nn.Linear(5, 3)})
     model.forward = lambda x: model["used"](x)
     steps = Steps("test", torch.optim.SGD(model.parameters(), lr=0.05))
-    look = steps.look(model, *batch())
-    told = steps.follow_and_tell(model, look.gradients, 0.05)
+    look = look_at(steps, model, *batch())
+    told = steps.follow_and_tell(look.gradients, 0.05)
     assert [part is None for part in told] == [False, False, True, True]
 
 
@@ -113,7 +119,7 @@ def test_what_does_not_fit_is_refused():
     model = network()
     steps = Steps("test", MAKERS["sgd"](model.parameters()))
     with pytest.raises(InputError, match=r"label 3 is out of range; allowed: 0\.\.2"):
-        steps.look(model, torch.zeros(2, 5), torch.tensor([0, 3]))
+        look_at(steps, model, torch.zeros(2, 5), torch.tensor([0, 3]))
     with pytest.raises(InputError, match="one label for each"):
         steps.check(model, torch.zeros(0, 5), torch.zeros(0).long())
     with pytest.raises(ArgumentError, match="all of them"):
