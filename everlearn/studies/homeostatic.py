@@ -36,7 +36,7 @@ ACCURACY_CURVE = "Accuracy over two calm and two stormy seasons (last 8,000 rows
 
 CONSTANT, WALK, PAPER, NEXT = "constant 0.0058", "random walk", "published rule", "next batch"
 SHUFFLED, BY_PREDICTION, AT_RANDOM = "labels shuffled", "effect as predicted", "effect at random"
-HIGHER = {f"constant {lr}": f"fine_tune(optimizer=sgd(lr={lr}))" for lr in (0.02, 0.05, 0.1)}
+HIGHER = {f"constant {lr}": f"fine_tune(optimizer=sgd(lr={lr}))" for lr in (0.02, 0.05, 0.1, 0.2)}
 MAIN = {
     NEXT: ("system", "homeostatic"),
     PAPER: ("system", "homeostatic(rule='paper', epoch=8000)"),
