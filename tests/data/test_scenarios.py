@@ -30,6 +30,7 @@ def test_every_scenario_is_found_by_its_name_and_documented(name):
         "permuted(digits, experiences=2, epochs=2)",
         "rotated(digits, degrees=(0, 22.5))",
         "label_shift(digits, kind='gradual', concentration=1.0)",
+        "label_swaps(digits, swaps=4, schedule=(0, 4), epochs=2, kind='full')",
         "recurring(digits, tasks=20, class_prob=imbalanced(exponent=2, slope=0.05), drop_after=(10, (3, 4)))",
         "prequential(digits, batch=5, test=0.1)",
         "iid(digits, deployed=0.2)",
