@@ -1,0 +1,346 @@
+"""The study of link loads under failures: a frozen liquid network that adapts through its state, and networks fitted again and again.
+
+    score[f] = mean over (failure, link) of  ln (RMSE of persistence / RMSE of f)        0: as good as persistence
+
+    drastic     RMSE[CfC] <= 0.9 RMSE[re-fitted every n]                            (quick scale 0.85; n = 12, 36, 144)
+    moderate    RMSE[CfC] between 0.7 and 1.15 times RMSE[re-fitted every n]
+    both        RMSE[hybrid] <= 1.05 RMSE[CfC], 1.05 RMSE[re-fitted every 36]
+
+Real traffic of Abilene, one link at a time: a week to train on, half a day more, then a failure and the day after it. What a failure
+does to a link is told by its load beside what it would have been. A CfC in the units of the whole training data must not lead on
+drastic changes (the negative control). The re-fitted network is also tuned, in units of its windows.
+
+Reference: Ayoub et al. (2024), arXiv 2404.05304.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, NamedTuple
+
+import numpy
+
+from everlearn.core.budget import Budget
+from everlearn.core.events import Batch
+from everlearn.core.learner import Learner
+from everlearn.core.random import derive
+from everlearn.core.run import Fold
+from everlearn.data.demands import Traffic, abilene, euro28
+from everlearn.data.link_forecast import LinkForecast, link_forecast
+from everlearn.data.link_loads import LinkDown, drift_class, link_loads
+from everlearn.learners.boosted import Boosted
+from everlearn.learners.forecaster import Forecaster
+from everlearn.learners.hybrid import Hybrid
+from everlearn.learners.persistence import Persistence
+from everlearn.measure.drift import ADWIN, PageHinkley
+from everlearn.measure.forecast_error import ForecastError
+from everlearn.nn.series import LTC, NCP, CfC, Dense
+from everlearn.optim.refit import Every, OnDrift
+from everlearn.studies.study import TUNING_SEEDS, Arm, Claim, Measured, Study
+
+WINDOW = 24
+TRAINED, CALM, DAY = 2016, 144, 288  # matrices of training, then until the failure, then that are scored
+FAILS = TRAINED + CALM
+IDLE = 0.01  # links with less than this share of the largest mean load are left out: their percentages mean nothing
+CLASSES = ("drastic", "moderate")
+PER_CLASS = {1: 2, 12: 1}  # links of each class watched at each failure, by horizon
+EURO_RUNS = 7  # failures of Euro28 for each seed
+QUICK = (((3, 6), (4, 6)), ((2, 5), (1, 5)))  # Denver-Kansas City seen at Houston>Kansas City, Chicago-Indianapolis at Atlanta>Indianapolis
+
+PERSISTENCE, SYSTEM, GLOBAL, HYBRID, FROZEN = "persistence", "CfC", "CfC, global units", "hybrid", "dense, frozen"
+TUNED = "re-fitted, window units"
+SETTINGS = tuple({"every": every, "passes": passes} for every in (12, 36, 144) for passes in (10, 50))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """An arm: the learner it makes, role, horizons (or fewer failures), whether samples are lost, whether Euro28 is run too."""
+
+    make: Callable[..., Learner]
+    role: str = "baseline"
+    horizons: tuple[int, ...] = (1, 12)
+    thinned: int = 1  # every so many failures only, to save time
+    missing: float = 0.0
+    euro: bool = False
+    settings: tuple[Mapping[str, Any], ...] = ({},)
+
+
+def refitted(every: int) -> str:
+    """What the arm of a network that is fitted again is called."""
+    return f"re-fitted every {every}"
+
+
+def _refitted(every: int, **options: Any) -> Callable[[int], Learner]:
+    return lambda seed: Forecaster(Dense(), refit=Every(every), normalizer="global", first=1, seed=seed, **options)
+
+
+def _tuned(seed: int, every: int = 36, passes: int = 50) -> Learner:
+    return Forecaster(Dense(), refit=Every(every), refit_epochs=passes, first=1, seed=seed)
+
+
+def _hybrid(seed: int) -> Learner:
+    return Hybrid(Forecaster(CfC(), first=1, seed=seed), _refitted(36)(seed), detector=PageHinkley(threshold=1.0), seed=seed)
+
+
+ARMS = {
+    PERSISTENCE: Setup(lambda seed: Persistence(seed=seed), euro=True),
+    SYSTEM: Setup(lambda seed: Forecaster(CfC(), first=1, seed=seed), "system", euro=True),
+    "NCP": Setup(lambda seed: Forecaster(NCP(), first=1, seed=seed), "system", (1,), 2),
+    "LTC": Setup(lambda seed: Forecaster(LTC(), first=1, seed=seed), "system", (1,), 2),
+    HYBRID: Setup(_hybrid, "system", euro=True),
+    **{refitted(every): Setup(_refitted(every), euro=every == 36) for every in (12, 36, 144)},
+    "re-fitted at alarms (ADWIN)": Setup(
+        lambda seed: Forecaster(Dense(), refit=OnDrift(ADWIN(), first=1), normalizer="global", first=1, seed=seed), horizons=(1,)
+    ),
+    "re-fitted at alarms (Page-Hinkley)": Setup(
+        lambda seed: Forecaster(
+            Dense(), refit=OnDrift(PageHinkley(threshold=1.0), first=1), normalizer="global", first=1, seed=seed
+        ),
+        horizons=(1,),
+    ),
+    TUNED: Setup(_tuned, settings=SETTINGS),
+    FROZEN: Setup(lambda seed: Forecaster(Dense(), first=1, seed=seed), "part"),
+    "dense, frozen, global units": Setup(
+        lambda seed: Forecaster(Dense(), normalizer="global", first=1, seed=seed), "part", (1,)
+    ),
+    "boosted trees every 144": Setup(lambda seed: Boosted(refit=Every(144), first=1, seed=seed), horizons=(1,)),
+    "CfC, a fifth of the samples lost": Setup(
+        lambda seed: Forecaster(CfC(), first=1, seed=seed), "part", (1,), 2, missing=0.2
+    ),
+    GLOBAL: Setup(
+        lambda seed: Forecaster(CfC(), normalizer="global", first=1, seed=seed), "control", (1,), 2
+    ),
+}
+FEW = (PERSISTENCE, SYSTEM, refitted(12), refitted(36), GLOBAL)  # at quick scale
+
+
+class Case(NamedTuple):
+    """A failure and the link that is watched. effect: its load after the failure, as a multiple of what it would have been."""
+
+    failure: tuple[int, int]
+    link: tuple[int, int]
+    kind: str
+    effect: float
+
+
+class LiquidStudy(Study):
+    """Forecasters of one link at a time beside persistence, through failures of every link."""
+
+    name: ClassVar[str] = "liquid"
+    title: ClassVar[str] = "Link loads through failures: liquid networks that stay frozen, and networks that are fitted again"
+    reference: ClassVar[str] = "Ayoub et al. (2024), arXiv 2404.05304"
+    measures: ClassVar[Mapping[str, str]] = {
+        "drastic": "ln (RMSE of persistence / RMSE), mean over drastic changes, 5 minutes ahead, the day after the failure",
+        "moderate": "the same over moderate changes",
+        "first hours": "the same over drastic changes, the first three hours alone",
+        "recovered": "samples until the error is below 15 % for an hour, less is better: minus their mean over drastic changes, 288 for never",
+        "MAPE": "mean absolute percentage error, a share, over drastic changes",
+        "drastic, hour": "as drastic, an hour ahead",
+        "moderate, hour": "as moderate, an hour ahead",
+        "Euro28": "as drastic, over seven failures of Euro28 with generated demands, each seed its own",
+        "re-fits": "fits in the day after the failure, mean",
+        "seconds": "seconds for one link: first training, half a day and the day after the failure",
+    }
+    axes: ClassVar[Mapping[str, str]] = {
+        f"RMSE beside persistence's, {told}": f"{told} changes, the largest first"
+        for told in ("drastic", "moderate", "drastic, hour", "moderate, hour")
+    }
+
+    def seeds(self, scale: str) -> tuple[int, ...]:
+        """Three draws of networks and orders of training; the failures are the same."""
+        return tuple(range(3))
+
+    def arms(self, scale: str) -> tuple[Arm, ...]:
+        """All at full scale, those of the claims at quick scale."""
+        return tuple(
+            Arm(label, setup.role, setup.settings) for label, setup in ARMS.items() if scale == "full" or label in FEW
+        )
+
+    def claims(self, scale: str) -> tuple[Claim, ...]:
+        """Where the liquid network leads, where it need not, what the hybrid keeps, what units cost, and the control."""
+        share = 0.85 if scale == "quick" else 0.9
+        periods = (12, 36) if scale == "quick" else (12, 36, 144)
+        asked = math.log(1 / share)
+        rows = [
+            Claim(f"drastic: at most {share} of the error of re-fitting every {n}", SYSTEM, refitted(n), asked) for n in periods
+        ]
+        if scale == "quick":
+            rows += [
+                Claim(f"the first hours: the same ({n})", SYSTEM, refitted(n), asked, measure="first hours") for n in periods
+            ]
+        rows += [
+            Claim(f"recovered no later than re-fitting every {n}", SYSTEM, refitted(n), 0.0, measure="recovered") for n in periods
+        ]
+        rows.append(Claim("drastic: global units cost at least a factor 3", SYSTEM, GLOBAL, math.log(3)))
+        if scale == "full":
+            mild = "moderate"
+            for n in periods:
+                rows += [
+                    Claim(f"moderate: at most 1.15 of re-fitting every {n}", SYSTEM, refitted(n), -math.log(1.15), measure=mild),
+                    Claim(f"moderate: at least 0.7 of re-fitting every {n}", refitted(n), SYSTEM, math.log(0.7), measure=mild),
+                ]
+            for kind in CLASSES:
+                rows += [
+                    Claim(f"{kind}: the hybrid at most 1.05 of {other}", HYBRID, other, -math.log(1.05), measure=kind)
+                    for other in (SYSTEM, refitted(36))
+                ]
+        rows.append(
+            Claim("drastic: in global units at most 0.9 of re-fitting every 36", GLOBAL, refitted(36), asked, control=True)
+        )
+        return tuple(rows)
+
+    def measure(self, arm: str, setting: Mapping[str, Any], scale: str, seed: int) -> Measured:
+        """Every case: trained once for each link, then once through each failure."""
+        setup = ARMS[arm]
+        found: dict[str, list[dict[str, float]]] = {}
+        for horizon in setup.horizons if scale == "full" and seed not in TUNING_SEEDS else (1,):
+            rows = list(cases(scale, PER_CLASS[horizon]))
+            thinned = 2 if seed in TUNING_SEEDS else setup.thinned
+            failures = sorted({case.failure for case in rows})[::thinned]
+            for case in rows:
+                if case.failure in failures:
+                    name = case.kind if horizon == 1 else f"{case.kind}, hour"
+                    given = _through(arm, tuple(setting.items()), seed, "abilene", horizon, case.failure, case.link)
+                    found.setdefault(name, []).append(given)
+        if setup.euro and scale == "full" and seed not in TUNING_SEEDS:
+            found["Euro28"] = [
+                _through(arm, tuple(setting.items()), seed, "euro28", 1, case.failure, case.link) for case in _euro_cases(seed)
+            ]
+        _trained.cache_clear()
+        scores = {name: _mean([-math.log(row["beside"]) for row in rows]) for name, rows in found.items()}
+        scores["first hours"] = _mean([-math.log(row["early"]) for row in found["drastic"]])
+        for name, key in (("recovered", "recovered"), ("MAPE", "mape"), ("re-fits", "fits")):
+            scores[name] = _mean([row[key] for row in found["drastic"]])
+        scores["seconds"] = _mean([row["seconds"] for rows in found.values() for row in rows])
+        curves = {
+            f"RMSE beside persistence's, {name}": [[float(place), row["beside"]] for place, row in enumerate(rows, start=1)]
+            for name, rows in found.items()
+            if name != "Euro28" and setup.thinned == 1 and scale == "full"
+        }
+        return Measured({name: scores[name] for name in self.measures if name in scores}, curves)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+@cache
+def _traffic(name: str) -> Traffic:
+    """The matrices that are used, those of Abilene measured, those of Euro28 generated."""
+    if name == "euro28":
+        return euro28(FAILS + DAY)
+    whole = abilene()
+    return Traffic(whole.name, whole.network, whole.demands[: FAILS + DAY], whole.step_minutes)
+
+
+@cache
+def cases(scale: str, per_class: int) -> tuple[Case, ...]:
+    """Failures of single cables, none of which cuts the network, with the links that they change most in each class; largest first."""
+    found = _cases("abilene")
+    if scale == "quick":
+        return tuple(case for case in found if (case.failure, case.link) in QUICK)
+    kept: dict[tuple, list[Case]] = {}
+    for case in found:
+        kept.setdefault((case.failure, case.kind), []).append(case)
+    return tuple(case for case in found if case in kept[case.failure, case.kind][:per_class])
+
+
+@cache
+def _cases(name: str) -> tuple[Case, ...]:
+    """Every change that a failure makes to another link, the largest first."""
+    traffic = _traffic(name)
+    network = traffic.network
+    found = []
+    for failure in sorted({(min(ends), max(ends)) for ends in network.links}):
+        loads = link_loads(network, traffic.demands, [LinkDown(FAILS, failure)])
+        if float(loads.lost.sum()) > 0:
+            continue
+        effect = loads.effect(FAILS)
+        before, after = loads.loads[:FAILS].mean(0), loads.loads[FAILS:].mean(0)
+        busy = (before >= IDLE * before.max()) & (after >= IDLE * after.max())
+        kinds = drift_class(effect)
+        for number, link in enumerate(network.links):
+            if bool(busy[number]) and kinds[number] in CLASSES and {*link} != {*failure}:
+                found.append(Case(failure, link, kinds[number], float(effect[number])))
+    return tuple(sorted(found, key=lambda case: -abs(math.log(case.effect))))
+
+
+def _euro_cases(seed: int) -> list[Case]:
+    """Failures of Euro28, no two seeds with the same, each with one link that it changes drastically."""
+    first: dict[tuple[int, int], Case] = {}
+    drastic = [case for case in _cases("euro28") if case.kind == "drastic"]
+    for place in numpy.random.default_rng(derive(0, "links")).permutation(len(drastic)):
+        first.setdefault(drastic[place].failure, drastic[place])
+    return list(first.values())[seed * EURO_RUNS : (seed + 1) * EURO_RUNS]
+
+
+def _stream(name: str, horizon: int, link: tuple[int, int], missing: float, failure: tuple[int, int] | None) -> LinkForecast:
+    changes = () if failure is None else (LinkDown(FAILS, failure),)
+    return link_forecast(_traffic(name), changes=changes, window=WINDOW, horizon=horizon, links=(link,), missing=missing, test=None)
+
+
+@cache
+def _trained(arm: str, setting: tuple, seed: int, name: str, horizon: int, link: tuple[int, int]) -> tuple[Learner, float]:
+    """A learner that was trained on the first week and has seen half a day more, up to the last answer before any failure."""
+    setup, traffic = ARMS[arm], _traffic(name)
+    week = Traffic(traffic.name, traffic.network, traffic.demands[:TRAINED], traffic.step_minutes)
+    learner = setup.make(seed, **dict(setting))
+    began = time.perf_counter()
+    offline = link_forecast(
+        week, window=WINDOW, horizon=horizon, links=(link,), batch=TRAINED, missing=setup.missing, test=None
+    )
+    learner.update(offline[0])
+    stream = _stream(name, horizon, link, setup.missing, None)
+    fold = Fold(learner, stream, Budget(), [])
+    for number in range(stream.event_at(TRAINED - horizon), stream.event_at(FAILS - horizon)):
+        _step(fold, stream, number, horizon)
+    return learner, time.perf_counter() - began
+
+
+def _step(fold: Fold, stream: LinkForecast, number: int, horizon: int) -> None:
+    """Fold an event; late answers to windows of the training week, which were learned from already, are left out."""
+    event = stream[number]
+    if isinstance(event, Batch) and float(event.time[0]) >= (TRAINED - horizon) * 5.0:
+        fold.step(event)
+
+
+def _through(
+    arm: str, setting: tuple, seed: int, name: str, horizon: int, failure: tuple[int, int], link: tuple[int, int]
+) -> dict[str, float]:
+    """A failure and the day after it: errors beside those of persistence, recovery, fits."""
+    learner, seconds = _trained(arm, setting, seed, name, horizon, link)
+    learner = deepcopy(learner)
+    before = _fits(learner)
+    stream = _stream(name, horizon, link, ARMS[arm].missing, failure)
+    start = stream.event_at(FAILS - horizon)
+    begins = stream.event_at(FAILS - (horizon == 1))  # forecasts made before the failure count 5 minutes ahead only
+    stream.changes, stream.deployed = (begins,), start
+    monitor = ForecastError()
+    monitor.start(learner, stream)
+    fold = Fold(learner, stream, Budget(), [monitor])
+    fold.position = start
+    began = time.perf_counter()
+    for number in range(start, len(stream)):
+        fold.position = number
+        _step(fold, stream, number, horizon)
+    seconds += time.perf_counter() - began
+    found = monitor.figures()["segments"][-1]
+    return {
+        "beside": 1 - found["skill"],
+        "early": 1 - found["early"]["skill"],
+        "mape": found["mape"],
+        "recovered": -float(DAY if found["recovered"] is None else found["recovered"]),
+        "fits": float(_fits(learner) - before),
+        "seconds": seconds,
+        "rmse": found["rmse"],
+    }
+
+
+def _fits(learner: Learner) -> int:
+    return learner.refitted.fits if isinstance(learner, Hybrid) else getattr(learner, "fits", 0)
+
+
+STUDY = LiquidStudy()
