@@ -70,7 +70,7 @@ class Setup:
 
     make: Callable[..., Learner]
     role: str = "baseline"
-    horizons: tuple[int, ...] = (1, 12)
+    horizons: tuple[int, ...] = (1,)
     whole: bool = True
     missing: float = 0.0
     euro: bool = False
@@ -94,35 +94,30 @@ def _hybrid(seed: int) -> Learner:
     return Hybrid(Forecaster(CfC(), first=1, seed=seed), _refitted(36)(seed), detector=PageHinkley(threshold=1.0), seed=seed)
 
 
+def _alarmed(detector: Callable[[], Any]) -> Callable[[int], Learner]:
+    return lambda seed: Forecaster(Dense(), refit=OnDrift(detector(), first=1), normalizer="global", first=1, seed=seed)
+
+
+BOTH = (1, 12)
 ARMS = {
-    PERSISTENCE: Setup(lambda seed: Persistence(seed=seed), euro=True),
-    SYSTEM: Setup(lambda seed: Forecaster(CfC(), first=1, seed=seed), "system", euro=True),
-    "NCP": Setup(lambda seed: Forecaster(NCP(), first=1, seed=seed), "system", (1,), whole=False),
-    "LTC": Setup(lambda seed: Forecaster(LTC(), first=1, seed=seed), "system", (1,), whole=False),
-    HYBRID: Setup(_hybrid, "system", (1,)),
-    **{refitted(every): Setup(_refitted(every), euro=every == 36) for every in (12, 36, 144)},
-    "re-fitted at alarms (ADWIN)": Setup(
-        lambda seed: Forecaster(Dense(), refit=OnDrift(ADWIN(), first=1), normalizer="global", first=1, seed=seed),
-        horizons=(1,),
-    ),
-    "re-fitted at alarms (Page-Hinkley)": Setup(
-        lambda seed: Forecaster(
-            Dense(), refit=OnDrift(PageHinkley(threshold=1.0), first=1), normalizer="global", first=1, seed=seed
-        ),
-        horizons=(1,),
-    ),
-    TUNED: Setup(_tuned, settings=SETTINGS),
+    PERSISTENCE: Setup(lambda seed: Persistence(seed=seed), horizons=BOTH, euro=True),
+    SYSTEM: Setup(lambda seed: Forecaster(CfC(), first=1, seed=seed), "system", BOTH, euro=True),
+    refitted(12): Setup(_refitted(12), horizons=BOTH),
+    refitted(36): Setup(_refitted(36), horizons=BOTH, euro=True),
+    refitted(144): Setup(_refitted(144)),
+    GLOBAL: Setup(lambda seed: Forecaster(CfC(), normalizer="global", first=1, seed=seed), "control"),
+    HYBRID: Setup(_hybrid, "system"),
     FROZEN: Setup(lambda seed: Forecaster(Dense(), first=1, seed=seed), "part"),
-    "dense, frozen, global units": Setup(
-        lambda seed: Forecaster(Dense(), normalizer="global", first=1, seed=seed), "part", (1,)
-    ),
-    "boosted trees every 144": Setup(
-        lambda seed: Boosted(refit=Every(144), first=1, seed=seed), "baseline", (1,), whole=False
-    ),
+    TUNED: Setup(_tuned, settings=SETTINGS),
+    "NCP": Setup(lambda seed: Forecaster(NCP(), first=1, seed=seed), "system", whole=False),
+    "LTC": Setup(lambda seed: Forecaster(LTC(), first=1, seed=seed), "system", whole=False),
     "CfC, a fifth of the samples lost": Setup(
-        lambda seed: Forecaster(CfC(), first=1, seed=seed), "part", (1,), whole=False, missing=0.2
+        lambda seed: Forecaster(CfC(), first=1, seed=seed), "part", whole=False, missing=0.2
     ),
-    GLOBAL: Setup(lambda seed: Forecaster(CfC(), normalizer="global", first=1, seed=seed), "control", (1,)),
+    "re-fitted at alarms (ADWIN)": Setup(_alarmed(ADWIN)),
+    "re-fitted at alarms (Page-Hinkley)": Setup(_alarmed(lambda: PageHinkley(threshold=1.0))),
+    "boosted trees every 144": Setup(lambda seed: Boosted(refit=Every(144), first=1, seed=seed), whole=False),
+    "dense, frozen, global units": Setup(lambda seed: Forecaster(Dense(), normalizer="global", first=1, seed=seed), "part"),
 }
 DRAWN = (SYSTEM, HYBRID, *map(refitted, (12, 36, 144)), TUNED, FROZEN)
 FEW = (PERSISTENCE, SYSTEM, refitted(12), refitted(36), GLOBAL)  # at quick scale
@@ -267,7 +262,7 @@ def _traffic(name: str) -> Traffic:
 @cache
 def cases(scale: str) -> tuple[Case, ...]:
     """Failures of single cables, none of which cuts the network, with the link that each changes most in each class; largest first."""
-    found = _cases("abilene")
+    found = _cases("abilene", _cables("abilene"))
     if scale == "quick":
         return tuple(case for case in found if (case.failure, case.link) in QUICK)
     most: dict[tuple, Case] = {}
@@ -277,12 +272,12 @@ def cases(scale: str) -> tuple[Case, ...]:
 
 
 @cache
-def _cases(name: str) -> tuple[Case, ...]:
-    """Every change that a failure makes to another link, the largest first."""
+def _cases(name: str, failures: tuple[tuple[int, int], ...]) -> tuple[Case, ...]:
+    """Every change that these failures make to another link, the largest first."""
     traffic = _traffic(name)
     network = traffic.network
     found = []
-    for failure in sorted({(min(ends), max(ends)) for ends in network.links}):
+    for failure in failures:
         loads = link_loads(network, traffic.demands, [LinkDown(FAILS, failure)])
         if float(loads.lost.sum()) > 0:
             continue
@@ -298,11 +293,19 @@ def _cases(name: str) -> tuple[Case, ...]:
 
 def _euro_cases(seed: int) -> list[Case]:
     """Failures of Euro28, no two seeds with the same, each with one link that it changes drastically."""
-    first: dict[tuple[int, int], Case] = {}
-    drastic = [case for case in _cases("euro28") if case.kind == "drastic"]
-    for place in numpy.random.default_rng(derive(0, "links")).permutation(len(drastic)):
-        first.setdefault(drastic[place].failure, drastic[place])
-    return list(first.values())[seed * EURO_RUNS : (seed + 1) * EURO_RUNS]
+    cables = _cables("euro28")
+    order = numpy.random.default_rng(derive(0, "failures")).permutation(len(cables))[seed::3]
+    chosen: list[Case] = []
+    for place in order.tolist():
+        drastic = [case for case in _cases("euro28", (cables[place],)) if case.kind == "drastic"]
+        if drastic and len(chosen) < EURO_RUNS:
+            chosen.append(drastic[int(numpy.random.default_rng(derive(0, "link", place)).integers(len(drastic)))])
+    return chosen
+
+
+def _cables(name: str) -> tuple[tuple[int, int], ...]:
+    """The pairs of nodes that a link joins."""
+    return tuple(sorted({(min(ends), max(ends)) for ends in _traffic(name).network.links}))
 
 
 def _stream(name: str, horizon: int, link: tuple[int, int], missing: float, failure: tuple[int, int] | None) -> LinkForecast:
