@@ -19,18 +19,16 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
-
-import numpy
+from typing import Any, ClassVar
 
 from everlearn.core.budget import Budget
 from everlearn.core.events import Batch
 from everlearn.core.learner import Learner
-from everlearn.core.random import derive
 from everlearn.core.run import Fold
-from everlearn.data.demands import Traffic, abilene, euro28
-from everlearn.data.link_forecast import LinkForecast, link_forecast
-from everlearn.data.link_loads import LinkDown, drift_class, link_loads
+from everlearn.data.demands import Traffic
+from everlearn.data.link_forecast import link_forecast
+from everlearn.data.link_loads import LinkDown
+from everlearn.data.window_stream import WindowStream
 from everlearn.learners.boosted import Boosted
 from everlearn.learners.forecaster import Forecaster
 from everlearn.learners.hybrid import Hybrid
@@ -39,16 +37,8 @@ from everlearn.measure.drift import ADWIN, PageHinkley
 from everlearn.measure.forecast_error import ForecastError
 from everlearn.nn.series import LTC, NCP, CfC, Dense
 from everlearn.optim.refit import Every, OnDrift
+from everlearn.studies.failures import CLASSES, DAY, FAILS, TRAINED, WINDOW, cases, euro_cases, traffic
 from everlearn.studies.study import TUNING_SEEDS, Arm, Claim, Measured, Study
-
-WINDOW = 24
-TRAINED, CALM, DAY = 2016, 144, 288  # matrices of training, then until the failure, then that are scored
-FAILS = TRAINED + CALM
-IDLE = 0.01  # links with less than this share of the largest mean load are left out: their percentages mean nothing
-CLASSES = ("drastic", "moderate")
-EURO_RUNS = 6  # failures of Euro28 for each seed
-# Denver-Kansas City fails and Houston>Kansas City is watched, Chicago-Indianapolis and Atlanta>Indianapolis
-QUICK = ((3, 6), (4, 6)), ((2, 5), (1, 5))
 
 QUARTER = 4  # costly arms see every fourth failure
 
@@ -118,15 +108,6 @@ ARMS = {
 }
 DRAWN = (SYSTEM, HYBRID, *map(refitted, (12, 36, 144)), TUNED, FROZEN)
 FEW = (PERSISTENCE, SYSTEM, refitted(12), refitted(36), GLOBAL)  # at quick scale
-
-
-class Case(NamedTuple):
-    """A failure and the link that is watched. effect: its load after the failure, as a multiple of what it would have been."""
-
-    failure: tuple[int, int]
-    link: tuple[int, int]
-    kind: str
-    effect: float
 
 
 class LiquidStudy(Study):
@@ -224,9 +205,7 @@ class LiquidStudy(Study):
                 if horizon == 1 and scale == "full" and case.failure in quarter:
                     found.setdefault(f"{name}, quarter", []).append(row)
         if setup.euro and scale == "full" and not tuning:
-            found["Euro28"] = [
-                _through(arm, given, seed, "euro28", 1, case.failure, case.link) for case in _euro_cases(seed)
-            ]
+            found["Euro28"] = [_through(arm, given, seed, "euro28", 1, case.failure, case.link) for case in euro_cases(seed)]
         _trained.cache_clear()
         scores = {name: _mean([-math.log(row["beside"]) for row in rows]) for name, rows in found.items()}
         drastic = found["drastic" if setup.whole else "drastic, quarter"]
@@ -248,76 +227,18 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-@cache
-def _traffic(name: str) -> Traffic:
-    """The matrices that are used, those of Abilene measured, those of Euro28 generated."""
-    if name == "euro28":
-        return euro28(FAILS + DAY)
-    whole = abilene()
-    return Traffic(whole.name, whole.network, whole.demands[: FAILS + DAY], whole.step_minutes)
-
-
-@cache
-def cases(scale: str) -> tuple[Case, ...]:
-    """Failures of single cables, none of which cuts the network, with the link that each changes most in each class; largest first."""
-    found = _cases("abilene", _cables("abilene"))
-    if scale == "quick":
-        return tuple(case for case in found if (case.failure, case.link) in QUICK)
-    most: dict[tuple, Case] = {}
-    for case in found:
-        most.setdefault((case.failure, case.kind), case)
-    return tuple(most.values())
-
-
-@cache
-def _cases(name: str, failures: tuple[tuple[int, int], ...]) -> tuple[Case, ...]:
-    """Every change that these failures make to another link, the largest first."""
-    traffic = _traffic(name)
-    network = traffic.network
-    found = []
-    for failure in failures:
-        loads = link_loads(network, traffic.demands, [LinkDown(FAILS, failure)])
-        if float(loads.lost.sum()) > 0:
-            continue
-        effect = loads.effect(FAILS)
-        before, after = loads.loads[:FAILS].mean(0), loads.loads[FAILS:].mean(0)
-        busy = (before >= IDLE * before.max()) & (after >= IDLE * after.max())
-        kinds = drift_class(effect)
-        for number, link in enumerate(network.links):
-            if bool(busy[number]) and kinds[number] in CLASSES and {*link} != {*failure}:
-                found.append(Case(failure, link, kinds[number], float(effect[number])))
-    return tuple(sorted(found, key=lambda case: -abs(math.log(case.effect))))
-
-
-def _euro_cases(seed: int) -> list[Case]:
-    """Failures of Euro28, no two seeds with the same, each with one link that it changes drastically."""
-    cables = _cables("euro28")
-    order = numpy.random.default_rng(derive(0, "failures")).permutation(len(cables))[seed::3]
-    chosen: list[Case] = []
-    for place in order.tolist():
-        drastic = [case for case in _cases("euro28", (cables[place],)) if case.kind == "drastic"]
-        if drastic and len(chosen) < EURO_RUNS:
-            chosen.append(drastic[int(numpy.random.default_rng(derive(0, "link", place)).integers(len(drastic)))])
-    return chosen
-
-
-def _cables(name: str) -> tuple[tuple[int, int], ...]:
-    """The pairs of nodes that a link joins."""
-    return tuple(sorted({(min(ends), max(ends)) for ends in _traffic(name).network.links}))
-
-
-def _stream(name: str, horizon: int, link: tuple[int, int], missing: float, failure: tuple[int, int] | None) -> LinkForecast:
+def _stream(name: str, horizon: int, link: tuple[int, int], missing: float, failure: tuple[int, int] | None) -> WindowStream:
     changes = () if failure is None else (LinkDown(FAILS, failure),)
     return link_forecast(
-        _traffic(name), changes=changes, window=WINDOW, horizon=horizon, links=(link,), missing=missing, test=None
+        traffic(name), changes=changes, window=WINDOW, horizon=horizon, links=(link,), missing=missing, test=None
     )
 
 
 @cache
 def _trained(arm: str, setting: tuple, seed: int, name: str, horizon: int, link: tuple[int, int]) -> tuple[Learner, float]:
     """A learner that was trained on the first week and has seen half a day more, up to the last answer before any failure."""
-    setup, traffic = ARMS[arm], _traffic(name)
-    week = Traffic(traffic.name, traffic.network, traffic.demands[:TRAINED], traffic.step_minutes)
+    setup, whole = ARMS[arm], traffic(name)
+    week = Traffic(whole.name, whole.network, whole.demands[:TRAINED], whole.step_minutes)
     learner = setup.make(seed, **dict(setting))
     began = time.perf_counter()
     offline = link_forecast(
@@ -331,7 +252,7 @@ def _trained(arm: str, setting: tuple, seed: int, name: str, horizon: int, link:
     return learner, time.perf_counter() - began
 
 
-def _step(fold: Fold, stream: LinkForecast, number: int, horizon: int) -> None:
+def _step(fold: Fold, stream: WindowStream, number: int, horizon: int) -> None:
     """Fold an event; late answers to windows of the training week, which were learned from already, are left out."""
     event = stream[number]
     if isinstance(event, Batch) and float(event.time[0]) >= (TRAINED - horizon) * 5.0:

@@ -12,18 +12,18 @@ from everlearn.learners.forecaster import Forecaster
 from everlearn.measure.forecast_error import ForecastError
 from everlearn.nn.series import Dense
 from everlearn.optim.refit import Every
-from everlearn.studies import liquid
+from everlearn.studies import failures, liquid
 from everlearn.studies.runner import run_study
 from everlearn.studies.study import HOLDS, study_named
 
-FAILURE, LINK = liquid.QUICK[0]
+FAILURE, LINK = failures.QUICK[0]
 
 
 @pytest.fixture(autouse=True)
 def _abilene():
     if not any((root / "abilene_tm").is_dir() for root in roots()):
         pytest.skip("EVERLEARN_DATA has no abilene_tm")
-    caches = liquid._traffic, liquid._trained, liquid._cases, liquid.cases
+    caches = failures.traffic, failures.cases, failures.changes, liquid._trained
     for cached in caches:
         cached.cache_clear()
     yield
@@ -35,7 +35,9 @@ def _abilene():
 def _short(monkeypatch):
     """Three hours of training, an hour, then a failure and two hours."""
     for name, value in {"TRAINED": 90, "CALM": 12, "FAILS": 102, "DAY": 24}.items():
-        monkeypatch.setattr(liquid, name, value)
+        monkeypatch.setattr(failures, name, value)
+        if name != "CALM":
+            monkeypatch.setattr(liquid, name, value)
 
 
 class Seen(Learner):
@@ -61,30 +63,13 @@ class Seen(Learner):
         pass
 
 
-def test_every_failure_that_cuts_nothing_is_run_and_named_by_what_it_does():
-    found = liquid.cases("full")
-    assert len({case.failure for case in found}) == 14 and (0, 1) not in {case.failure for case in found}
-    for case in found:
-        size = max(case.effect, 1 / case.effect)
-        assert {*case.link} != {*case.failure}
-        assert (size >= 2) if case.kind == "drastic" else (1.1 <= size < 2)
-    assert [(case.failure, case.link) for case in liquid.cases("quick")] == list(liquid.QUICK)
-
-
-@pytest.mark.slow
-def test_each_seed_has_failures_of_the_generated_network_for_itself():
-    euro = [case for seed in range(3) for case in liquid._euro_cases(seed)]
-    assert len(euro) == len({case.failure for case in euro}) == 3 * liquid.EURO_RUNS
-    assert {case.kind for case in euro} == {"drastic"}
-
-
 @pytest.mark.parametrize("horizon", [1, 12])
 def test_each_row_is_learned_once_and_in_order_and_no_failure_is_known_before(monkeypatch, _short, horizon):
     """Up to `horizon` before the failure; from there on what is learned was asked first."""
     monkeypatch.setitem(liquid.ARMS, "seen", liquid.Setup(Seen))
     learner, _ = liquid._trained("seen", (), 0, "abilene", horizon, LINK)
-    loads = link_forecast(liquid._traffic("abilene"), links=(LINK,), test=None).network_loads.loads
-    series = loads[:, liquid._traffic("abilene").network.link(*LINK)].float().tolist()
+    loads = link_forecast(failures.traffic("abilene"), links=(LINK,), test=None).network_loads.loads
+    series = loads[:, failures.traffic("abilene").network.link(*LINK)].float().tolist()
     ends = range(liquid.WINDOW - 1, liquid.FAILS - 2 * horizon + 1)  # whose answers are known when the scored part begins
     assert learner.learned == [(series[end], series[end + horizon]) for end in ends]
     assert learner.asked == []
@@ -103,7 +88,7 @@ def test_the_short_cut_gives_the_figures_of_one_fold_over_the_stream(monkeypatch
     short = liquid._through("small", (), 0, "abilene", horizon, FAILURE, LINK)
     again = liquid._through("small", (), 0, "abilene", horizon, FAILURE, LINK)
     stream = link_forecast(
-        liquid._traffic("abilene"), changes=(LinkDown(liquid.FAILS, FAILURE),), links=(LINK,), horizon=horizon, test=None
+        failures.traffic("abilene"), changes=(LinkDown(liquid.FAILS, FAILURE),), links=(LINK,), horizon=horizon, test=None
     )
     stream.changes = (stream.event_at(liquid.FAILS - (horizon == 1)),)
     learner = make(0, first=liquid.TRAINED - liquid.WINDOW + 1 - horizon)
@@ -117,7 +102,7 @@ def test_the_short_cut_gives_the_figures_of_one_fold_over_the_stream(monkeypatch
 @pytest.mark.timeout(300)
 def test_a_fifth_of_the_samples_may_be_lost():
     """The error grows by less than half. What is scored are the rows whose answer was seen."""
-    for failure, link in liquid.QUICK:
+    for failure, link in failures.QUICK:
         whole, lost = (
             liquid._through(arm, (), 0, "abilene", 1, failure, link)
             for arm in (liquid.SYSTEM, "CfC, a fifth of the samples lost")
