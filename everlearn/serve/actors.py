@@ -28,7 +28,7 @@ from everlearn.serve.engine import LocalEngine
 from everlearn.serve.fold import Predictors, Served
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.options import Options
-from everlearn.serve.predicting import outputs_of, refusal
+from everlearn.serve.predicting import outputs_by_request, refusal
 from everlearn.serve.records import Ask, Told
 
 OPENING = 30.0  # seconds for which a new owner looks for the version in service before it refuses
@@ -248,12 +248,11 @@ class Replica:
     def _outputs(self, predictor: Served, groups: Sequence[Sequence[Ask]]) -> list[Any]:
         """Outputs by request; an Outcome where the learner refuses its rows."""
         try:
-            flat = iter(outputs_of(predictor, self.spec, [ask for group in groups for ask in group]))
+            return outputs_by_request(predictor, self.spec, groups)
         except Exception as error:
             if len(groups) > 1:
                 return [self._outputs(predictor, [group])[0] for group in groups]
             return [Outcome.of(refusal(error))]
-        return [[next(flat) for _ in group] for group in groups]
 
     def _fetch_later(self, version: int) -> None:
         """Go on answering while the next version is read."""

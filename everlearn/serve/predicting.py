@@ -13,6 +13,7 @@ from typing import Any
 
 from everlearn.core.agent import Agent
 from everlearn.core.errors import EverlearnError, ServeError
+from everlearn.core.learner import Adapter
 from everlearn.core.random import derive
 from everlearn.serve.fold import Served
 from everlearn.serve.ingest import Asked
@@ -99,16 +100,13 @@ class Predicting:
         """By request, its rows with their outputs and the version that gives them, or why it cannot be answered."""
         version, predictor = self._service
         try:
-            outputs = outputs_of(predictor, self.spec, [ask for asks in requests for ask in asks])
+            given = outputs_by_request(predictor, self.spec, requests)
         except Exception as error:
             return [refusal(error)] if len(requests) == 1 else [self.outputs([asks])[0] for asks in requests]
-        place, answered = 0, []
-        for asks in requests:
-            answered.append(
-                [(ask, output, version) for ask, output in zip(asks, outputs[place : place + len(asks)], strict=True)]
-            )
-            place += len(asks)
-        self._note(outputs)
+        answered = []
+        for asks, outputs in zip(requests, given, strict=True):
+            answered.append([(ask, output, version) for ask, output in zip(asks, outputs, strict=True)])
+            self._note(outputs)
         return answered
 
     def _note(self, outputs: Sequence[dict[str, Any]]) -> None:
@@ -131,6 +129,15 @@ class Predicting:
         weights = [1.0 / value for value in recent]
         effective = sum(weights) ** 2 / sum(weight * weight for weight in weights) / len(weights)
         return {"least": min(recent), "effective": effective}
+
+
+def outputs_by_request(predictor: Served, spec: InputSpec, requests: Sequence[Sequence[Ask]]) -> list[list[dict[str, Any]]]:
+    """What a learner or agent answers to the rows of several requests: in one forward pass, but an adapter to each request apart, since
+    its answers hang on the rows beside them, which must not be those of another client."""
+    if isinstance(predictor, Adapter):
+        return [outputs_of(predictor, spec, asks) for asks in requests]
+    flat = iter(outputs_of(predictor, spec, [ask for asks in requests for ask in asks]))
+    return [[next(flat) for _ in asks] for asks in requests]
 
 
 def outputs_of(predictor: Served, spec: InputSpec, asks: Sequence[Ask]) -> list[dict[str, Any]]:
