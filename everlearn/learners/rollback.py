@@ -103,8 +103,8 @@ class Rollback(Adapter):
             return {"stopped": 1}
         before = self.learner.predict(batch.x) if self.begun else None
         metrics = self.learner.update(batch)
-        went = self._looked(batch.x, before)
-        return {**metrics, **self.watch.signals(), "rolled_back": int(went), "stopped": int(self.stopped)}
+        signals = self._looked(batch.x, before)
+        return {**metrics, "rolled_back": 0, **signals, "stopped": int(self.stopped)}
 
     def adapt(self, x: X) -> Tensor:
         """The learner's scores, of before what this batch taught it."""
@@ -118,23 +118,24 @@ class Rollback(Adapter):
         """The learner hears of the change."""
         self.learner.boundary(boundary)
 
-    def _looked(self, x: X, scores: Tensor | None) -> bool:
-        """Note one batch; look where it is time. Returns whether it went back."""
+    def _looked(self, x: X, scores: Tensor | None) -> Metrics:
+        """Note one batch; look where it is time. Returns the signals, and `rolled_back` where it went back."""
         self.seen += 1
         if not self.begun:
             self.begun = True
             self.source.load_state_dict(self.learner.state_dict())
-            return False
+            return {}
         self.watch.observe(scores, self.source.predict(x))
+        signals = self.watch.signals()
         if self.seen % self.every:
-            return False
+            return signals
         wrong = self.watch.alarm()
         if wrong is None:
             if self.watch.ready:
                 self.good, self.waiting, self.again = self.waiting or self.good, capture(self.learner), False
-            return False
+            return signals
         self._back(wrong)
-        return True
+        return {**signals, "rolled_back": 1}
 
     def _back(self, wrong: str) -> None:
         """To the last good state, or to the first where that was not good enough."""

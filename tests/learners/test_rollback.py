@@ -47,6 +47,7 @@ def test_it_goes_back_and_says_so():
     turns = [number for number, metrics in enumerate(told, start=1) if metrics.get("rolled_back")]
     assert [seen for seen, _, _ in watched.history] == turns and len(turns) == 3
     assert watched.history[-1][2] == "source" and told[-1] == {"stopped": 1}
+    assert all(told[number - 1]["variety_lost"] > 0.15 or told[number - 1]["crowding"] > 0.2 for number in turns)
     weights = (learner.adaptation.model[1].weight for learner in (watched.learner, plain, watched.source))
     held, lost, first = (value.detach().clone() for value in weights)
     assert torch.equal(held, first) and (lost - first).abs().max() > 1.0
@@ -96,7 +97,7 @@ def test_switches_change_what_is_done():
     assert history(variety=1.0, crowding=1.0, agreement=0.0) == ([], False)
 
 
-def test_labels_reach_the_learner_and_names_are_call_strings(tmp_path, monkeypatch):
+def test_labels_reach_the_learner():
     watched, plain = Rollback(network()), FineTune(network())
     batch = Batch(batches(1)[0], torch.arange(20) % 4)
     assert same(capture(watched.update(batch)), capture(plain.update(batch)))
@@ -104,6 +105,10 @@ def test_labels_reach_the_learner_and_names_are_call_strings(tmp_path, monkeypat
         Rollback(plain)
     with pytest.raises(ArgumentError, match="to must be 'last_good' or 'source'"):
         Rollback(network(), to="yesterday")
+
+
+@pytest.mark.slow
+def test_names_are_call_strings(tmp_path, monkeypatch):
     stream = build_stream("split(digits, experiences=2)", 0)
     text = "rollback(eata(lr=0.01), every=3)"
     code = "from torch import nn\n\ndef build(): return nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 10))\n"
