@@ -110,12 +110,14 @@ def test_labels_reach_the_learner():
 @pytest.mark.slow
 def test_names_are_call_strings(tmp_path, monkeypatch):
     stream = build_stream("split(digits, experiences=2)", 0)
-    text = "rollback(eata(lr=0.01), every=3)"
     code = "from torch import nn\n\ndef build(): return nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 10))\n"
     (tmp_path / "normed_network.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    made = build_learner(text, stream, "normed_network:build", 0)
-    assert isinstance(made.learner, EATA) and repr(made) == text
+    texts = ("bn_stats(alpha=0.1)", "tent(lr=0.01, entropy_margin=0.4)", "eata(fisher=False)", "sar(exclude=())")
+    texts += ("note(capacity=32)", "cotta(views=gentle(noise=0.01))", "rollback(eata(lr=0.01), every=3)")
+    made = [build_learner(text, stream, "normed_network:build", 0) for text in texts]
+    assert [repr(learner) for learner in made] == list(texts)
+    assert isinstance(made[-1].learner, EATA)
 
 
 @cache
