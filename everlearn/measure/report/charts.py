@@ -10,6 +10,7 @@ from typing import Any
 
 from everlearn.measure.report.accumulation_charts import absence, accumulation, frequency
 from everlearn.measure.report.accuracy_charts import classes, final_classes, forgetting, matrix
+from everlearn.measure.report.corruption_charts import corruption_rounds, corruption_types
 from everlearn.measure.report.cost_chart import cost
 from everlearn.measure.report.curve_charts import drift, held_out, memory, plasticity, prequential
 from everlearn.measure.report.forecast_charts import forecast
@@ -25,6 +26,8 @@ MAKERS = (
     forecast,
     held_out,
     sessions,
+    corruption_types,
+    corruption_rounds,
     accumulation,
     prequential,
     cost,
