@@ -35,7 +35,7 @@ IMAGE = Schema((3, 32, 32), torch.uint8, ("a", "b", "c"))
 GREY = Schema((1, 28, 28), torch.uint8, ("a", "b"))
 DIGITS = Schema((1, 28, 28), torch.uint8, tuple("0123456789"))
 COLOUR = Schema((3, 32, 32), torch.uint8, tuple("0123456789"))
-OF_ROWS = ("auto", "linear", "mlp")  # networks for rows of any shape; the others take images
+OF_ROWS = ("auto", "elu_mlp", "linear", "mlp")  # networks for rows of any shape; the others take images
 NORMALISED = (
     "cifar_resnet",
     "conv4",
@@ -51,7 +51,7 @@ NARROW = {
     "resnet18": {"width": 4},
     "reduced_resnet18": {"width": 4},
 }
-IMAGES = sorted(set(NETWORKS) - {"auto", "linear", "mlp"})
+IMAGES = sorted(set(NETWORKS) - set(OF_ROWS))
 
 
 def rows(schema, count, seed=0):
