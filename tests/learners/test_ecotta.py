@@ -16,6 +16,7 @@ from everlearn.core.random import isolated
 from everlearn.core.state import capture, same
 from everlearn.core.stream import Schema
 from everlearn.data.photometric import Photometric
+from everlearn.measure.activation_memory import saved_for_backward
 from everlearn.nn.entropy import entropies, sure_below
 from everlearn.nn.meta_network import Adapted
 from everlearn.nn.networks import NETWORKS
@@ -499,20 +500,10 @@ def test_networks_that_it_refuses():
 # ---- memory -----------------------------------------------------------------------------------------------------------------
 
 
-def kept(step):
-    """(bytes of numbers, bytes of masks) kept for backward, storages counted once, weights and buffers left out."""
-    seen = {}
-
-    def pack(held):
-        owner = held if held._base is None else held._base
-        if not isinstance(owner, nn.Parameter):
-            seen[held.untyped_storage().data_ptr()] = held
-        return held
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held):
-        step()
-    masks = sum(held.untyped_storage().nbytes() for held in seen.values() if held.dtype == torch.uint8)
-    return sum(held.untyped_storage().nbytes() for held in seen.values()) - masks, masks
+def kept(step, *networks):
+    """(bytes of numbers, bytes of masks) kept for backward, without weights and buffers."""
+    weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    return saved_for_backward(step, weights)[1:]
 
 
 def of_norms(net):
@@ -542,13 +533,14 @@ def test_what_backward_keeps_is_the_published_count(name):
         with isolated(0):
             learner = EcoTTA(build(), entropy_margin=1.0, meta=meta, gradient=gradient, warm_up_epochs=0)
         learner.warm_up(Batch(x, torch.arange(count) % 2))
-        found[gradient], masks = kept(lambda learner=learner: learner.adapt(x))
+        found[gradient], masks = kept(lambda learner=learner: learner.adapt(x), learner.source.model, learner.adapted)
         if gradient == "lean":
             counted = 4 * count * sum(own + 2 * out for own, out in learner.adapted.planes(x))
             assert found["lean"] == pytest.approx(counted, rel=0.05) and masks < 0.1 * found["lean"]
             least = found["lean"] + masks
-    tent = sum(kept(lambda: entropies(of_norms(build())(x)).mean()))
-    everything = sum(kept(lambda: entropies(build().train()(x)).mean()))
+    by_norms, whole = of_norms(build()), build().train()
+    tent = sum(kept(lambda: entropies(by_norms(x)).mean(), by_norms))
+    everything = sum(kept(lambda: entropies(whole(x)).mean(), whole))
     print(
         f"{name}: lean {least / 1e6:.2f} MB, exact {found['exact'] / 1e6:.2f}, Tent {tent / 1e6:.2f}, all {everything / 1e6:.2f}"
     )
