@@ -3,7 +3,7 @@
     score[f] = mean over (failure, link) of  ln (RMSE of persistence / RMSE of f)        0: as good as persistence
 
     drastic     RMSE[CfC] <= 0.9 RMSE[re-fitted every n]                            (quick scale 0.85; n = 12, 36, 144)
-    moderate    RMSE[CfC] <= 1.15 RMSE[re-fitted every n];  RMSE[re-fitted every 36] <= RMSE[CfC], as the paper has it
+    moderate    0.7 <= RMSE[CfC] / RMSE[re-fitted every n] <= 1.15;  RMSE[re-fitted every 36] <= RMSE[CfC], as the paper has it
     both        RMSE[hybrid] <= 1.05 RMSE[CfC], 1.05 RMSE[re-fitted every 36]
 
 Real traffic of Abilene, one link at a time: a week to train on, half a day more, then a failure and the day after it. What a failure
@@ -168,10 +168,12 @@ class LiquidStudy(Study):
         if scale == "full":
             mild = "moderate"
             rows.append(Claim("drastic: at most 0.9 of the tuned re-fitted network", SYSTEM, TUNED, asked))
-            rows += [
-                Claim(f"moderate: at most 1.15 of re-fitting every {n}", SYSTEM, refitted(n), -math.log(1.15), measure=mild)
-                for n in periods
-            ]
+            for n in periods:
+                other = refitted(n)
+                rows += [
+                    Claim(f"moderate: at most 1.15 of re-fitting every {n}", SYSTEM, other, -math.log(1.15), measure=mild),
+                    Claim(f"moderate: at least 0.7 of re-fitting every {n}", other, SYSTEM, math.log(0.7), measure=mild),
+                ]
             rows.append(
                 Claim("moderate: re-fitting every 36 is the better one (the paper)", refitted(36), SYSTEM, measure=mild)
             )
