@@ -77,3 +77,14 @@ def test_no_answer_comes_before_its_time(batch):
         if event.y is not None:
             following = [later.time[0].item() for later in events[place + 1 :] if later.y is None]
             assert not following or following[0] >= event.time[-1].item() + 4
+
+
+def test_changes_that_nobody_sees_are_left_out():
+    """One after the last answer, and one among times that no window shows."""
+    kept = numpy.ones(40, dtype=bool)
+    layout = Windows((0,), (0,), 3, 1, False)
+    names = {"features": ("a",), "targets": ("a",), "batch": 1, "states": (0, 1, 2)}
+    stream = WindowStream(torch.rand(40, 1).double(), kept, layout, changes=[20, 40], **names)
+    assert stream.changes == (
+        20 - 1 - 2,
+    )  # the window that ends at 19 is the 18th; its answer is the first of the new world

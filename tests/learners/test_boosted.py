@@ -10,7 +10,7 @@ from everlearn.core.errors import ArgumentError
 from everlearn.core.random import derive
 from everlearn.core.state import same
 from everlearn.learners.boosted import Boosted
-from everlearn.optim.refit import Every, Never
+from everlearn.optim.refit import Every, Never, OnDrift
 
 
 def waves(rows, targets=2):
@@ -86,3 +86,24 @@ def test_every_switch_changes_the_forecast():
 def test_arguments_that_cannot_be_are_refused(options, message):
     with pytest.raises(ArgumentError, match=f"boosted: {message}"):
         Boosted(**options)
+
+
+def test_the_error_that_alarms_are_judged_by_is_a_share_of_the_answers_kept():
+    told, expected = [], []
+
+    class Ear:
+        name, parts = "ear", ()
+
+        def update(self, error):
+            told.append(error)
+            return False
+
+    learner = Boosted(first=40, rounds=3, refit=OnDrift(Ear(), first=1))
+    learner.refit.detector = Ear()
+    batches = waves(46)
+    for number, batch in enumerate(batches):
+        if learner.fits:
+            size = float(torch.cat([kept.y for kept in batches[:number]]).abs().mean())
+            expected.append(float((learner.predict(batch.x) - batch.y).abs().mean()) / size)
+        learner.update(batch)
+    assert told == pytest.approx(expected, rel=1e-5) and len(told) == 6
