@@ -196,7 +196,9 @@ class HypergradientLR:
         event = RegulationEvent(lr, look.loss, taken=lr != self.lr, clipped=lr != aim)
         self.lr = lr
         self._steps.set(lr)
-        self.last = self._steps.follow_and_tell(look.gradients, lr)
+        directions = self._steps.follow_and_tell(look.gradients, lr)
+        # in one order of memory, as a state that is loaded has it: sums in another order end in other bits
+        self.last = [None if part is None else part.contiguous() for part in directions]
         return event
 
 

@@ -13,7 +13,9 @@ from everlearn.nn.networks import conv_stack
 SCHEMA = Schema((3, 6, 6), torch.float32, tuple("0123"))
 OTHERS = {"early_stopping", "refresh", "retrain", "sparse"}  # wrappers, what begins anew, and what must be told the task
 NAMES = sorted(
-    name for name, cls in learners().items() if getattr(cls, "takes", "network") == "network" and name not in OTHERS
+    name
+    for name, cls in learners().items()
+    if getattr(cls, "takes", "network") == "network" and "classes" in cls.gives and name not in OTHERS
 )
 
 

@@ -73,14 +73,26 @@ def time_axis(scene: Scene) -> Chart | None:
     tips = [told_learner(), told_event(), alt.Tooltip("value:Q", title="Value", format=".3~g")]
     of = {name: base.transform_filter(f"datum.kind == '{name}'") for name in ("line", "change", "alarm", "back")}
     layers = [
-        of["change"]
-        .mark_rule(color="var(--muted)", strokeDash=[4, 4], opacity=0.7 if len(changes) <= MANY else 0.25)
-        .encode(x=x, tooltip=[told_event()]),
+        *(  # a layer without rows has no extent, of which charts complain
+            [
+                of["change"]
+                .mark_rule(color="var(--muted)", strokeDash=[4, 4], opacity=0.7 if len(changes) <= MANY else 0.25)
+                .encode(x=x, tooltip=[told_event()])
+            ]
+            if changes
+            else []
+        ),
         of["line"].mark_line(strokeWidth=2).encode(x=x, y=y, color=color(scene), detail="learner:N"),
         of["line"].mark_point(filled=True, size=80, opacity=0).encode(x=x, y=y, color=color(scene), tooltip=tips),
-        of["alarm"]
-        .mark_tick(thickness=2, size=12, color="var(--accent)")
-        .encode(x=x, y=alt.value(6), tooltip=[told_event()]),
+        *(
+            [
+                of["alarm"]
+                .mark_tick(thickness=2, size=12, color="var(--accent)")
+                .encode(x=x, y=alt.value(6), tooltip=[told_event()])
+            ]
+            if told
+            else []
+        ),
         *(
             of["back"]
             .transform_filter(f"datum.value == {number}")
@@ -88,7 +100,7 @@ def time_axis(scene: Scene) -> Chart | None:
             .encode(
                 x=x, x2="end:Q", y=alt.value(18 + 8 * number), color=color(scene), tooltip=[told_learner(), told_event()]
             )
-            for number in range(len(entries))
+            for number in sorted({int(row["value"]) for row in rows if row["kind"] == "back"})
         ),
     ]
     faceted = (
