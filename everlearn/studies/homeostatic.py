@@ -80,8 +80,8 @@ class HomeostaticStudy(Study):
     axes: ClassVar[Mapping[str, str]] = {RATE_CURVE: "epoch", ACCURACY_CURVE: "epoch"}
 
     def seeds(self, scale: str) -> tuple[int, ...]:
-        """Draws of swaps, rows and network: three, or five."""
-        return tuple(range(3 if scale == "quick" else 5))
+        """Draws of swaps, rows and network."""
+        return tuple(range(5))
 
     def arms(self, scale: str) -> tuple[Arm, ...]:
         """Every rule with its parts; five arms at quick scale. None is tuned: constant rates stand side by side."""

@@ -4,7 +4,7 @@ import pytest
 
 from everlearn.studies.homeostatic import regrets, storm_over_calm, trend
 from everlearn.studies.runner import run_study
-from everlearn.studies.study import FAILS, HOLDS, study_named
+from everlearn.studies.study import HOLDS, study_named
 
 
 def test_the_slope_against_ranks_is_that_of_a_straight_line():
@@ -44,8 +44,6 @@ def test_a_rate_that_regulates_itself_follows_swaps(tmp_path):
     system, constant = means["next batch"], means["constant 0.0058"]
     assert system["200"] >= constant["200"] + 0.05
     assert system["200"] >= means["random walk"]["200"] + 0.03
-    # three seeds have the cost without change at 3.8 points of 4 on one machine, so another may have it above; the page has five seeds
-    harmless = next(claim for claim in record["claims"] if claim["measure"] == "none")
-    assert harmless["verdict"] != FAILS and system["none"] >= constant["none"] - 0.08
+    assert system["none"] >= constant["none"] - 0.04
     control = next(claim for claim in record["claims"] if claim["control"])
     assert control["verdict"] != HOLDS and not control["met"]

@@ -550,7 +550,7 @@ def test_what_backward_keeps_is_the_published_count(name):
 
 @pytest.mark.slow
 def test_a_step_takes_little_longer_than_one_of_tent():
-    """Processor time of steps that alternate, of the least disturbed of each: at most six tenths more on the small network.
+    """Processor time of steps that alternate, of the least disturbed of each: at most half as much again on the small network.
 
     On a quiet machine it is 1.35 to 1.46; what else runs beside counts for more in the longer of the two.
     """
@@ -567,11 +567,11 @@ def test_a_step_takes_little_longer_than_one_of_tent():
         optimizer.step()
 
     spent = {"ecotta": [], "tent": []}
-    for _ in range(16):
+    for _ in range(30):
         for name, step in (("ecotta", lambda: learner.adapt(x)), ("tent", tent)):
             began = time.process_time()
             step()
             spent[name].append(time.process_time() - began)
     ours, theirs = (min(spent[name][2:]) for name in ("ecotta", "tent"))
     print(f"a step of EcoTTA {1000 * ours:.1f} ms, of Tent {1000 * theirs:.1f} ms: {ours / theirs:.2f}")
-    assert ours <= 1.6 * theirs
+    assert ours <= 1.5 * theirs
