@@ -5,7 +5,7 @@
 
 Memory, passes over the stream and network are equal. A step of PCR looks at two views of each row; `replay` therefore may take
 two steps per batch, and is tuned over one and two. Every learner is judged among the classes that have come. Where the same
-rows come shuffled there is nothing to forget, and the first inequality must fail (the negative control).
+rows come shuffled there is nothing to forget, and both inequalities must fail (the negative controls).
 
 Reference: Lin et al. (2023), HPCR, arXiv 2309.15038; Lin et al. (2023), PCR, arXiv 2304.04408.
 """
@@ -19,6 +19,7 @@ from everlearn.core.run import run
 from everlearn.core.stream import Stream
 from everlearn.data.dataset import Data
 from everlearn.data.known_sets import cifar100_12k, mnist10k
+from everlearn.data.naming import evenly
 from everlearn.data.prequential import iid
 from everlearn.data.split import split
 from everlearn.measure.matrix import AccuracyMatrix
@@ -106,6 +107,14 @@ class HPCRStudy(Study):
                 better,
                 control=True,
             ),
+            Claim(
+                "pcr forgets at least 10% less than replay where rows come shuffled",
+                "replay" + SHUFFLED,
+                "pcr" + SHUFFLED,
+                0.10,
+                measure="forgetting",
+                control=True,
+            ),
         ]
         return tuple(rows)
 
@@ -120,16 +129,21 @@ class HPCRStudy(Study):
         monitor = AccuracyMatrix(seen_only=True)
         run(learner, stream, monitors=[monitor])
         found = monitor.figures()
-        scores = {"accuracy": found["average_accuracy"]}
+        scores = {"accuracy": found["average_accuracy"], "forgetting": found["forgetting"]}
         if shuffled:
             return Measured(scores)
         rise = [[task + 1, sum(row[: task + 1]) / (task + 1)] for task, row in enumerate(found["matrix"])]
-        return Measured(scores | {"forgetting": found["forgetting"]}, {"average accuracy over the tasks so far": rise})
+        return Measured(scores, {"average accuracy over the tasks so far": rise})
 
 
 def _stream(scale: str, seed: int, shuffled: bool) -> Stream:
     data = _data(scale)
-    return iid(data, batch=10, seed=seed) if shuffled else split(data, experiences=TASKS[scale], batch=10, seed=seed)
+    ordered = split(data, experiences=TASKS[scale], batch=10, seed=seed)
+    if not shuffled:
+        return ordered
+    stream = iid(data, batch=10, seed=seed)  # judged on the same sets, as often
+    stream.held_out, stream.checkpoints = ordered.held_out, evenly(len(stream), TASKS[scale])
+    return stream
 
 
 @cache

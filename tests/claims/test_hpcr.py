@@ -16,7 +16,10 @@ def test_contrast_over_the_classes_at_hand_forgets_less_than_replay(tmp_path):
     assert means["pcr"]["accuracy"] >= once["accuracy"] + 0.05
     assert means["pcr"]["forgetting"] <= once["forgetting"] - 0.10
     assert means["hpcr"]["accuracy"] >= means["pcr"]["accuracy"] - 0.03
-    control = next(claim for claim in record["claims"] if claim["control"])
-    assert control["verdict"] != HOLDS  # its mean lies at the margin (the page tells why: PCR leads on shuffled rows too)
+    ahead, forgets = (claim for claim in record["claims"] if claim["control"])
+    assert (
+        ahead["verdict"] != HOLDS
+    )  # its mean lies at the margin, on one machine below and on another above: PCR leads on shuffled rows too
+    assert forgets["verdict"] != HOLDS and not forgets["met"]  # where rows of all classes keep coming
     # beside replay given as many images per step the lead is smaller than what is asked, and the study says so
     assert not next(claim for claim in record["claims"] if claim["right"] == "replay" and not claim["measure"])["met"]
