@@ -158,7 +158,7 @@ def test_a_version_that_answers_worse_gives_way_to_the_one_before_it(start):
         batch=4, wait=None, every=1000, least=4, window=8, margin=0.0, after="skip"
     )
     feed(engine, [2] * 16, name="a")
-    until(lambda: engine.decisions()[0]["action"] == "automatic_rollback")
+    until(lambda: engine.decisions()[0]["action"] == "automatic_rollback" and engine.status()["version"] == 0)
     decision = engine.decisions()[0]
     assert (decision["before"], decision["after"], decision["who"]) == (1, 0, "guard")
     assert engine.status()["version"] == 0 and "95% confidence (later feedback is left out)" in decision["reason"]

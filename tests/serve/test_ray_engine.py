@@ -276,7 +276,7 @@ def test_alarms_reach_a_function_that_was_sent_along(serve, tmp_path):
     heard = tmp_path / "heard"
     engine = serve(replicas=0, raised=lambda alarm: heard.write_text(alarm.kind), options={"early": 0.1})
     tell(engine, 1)
-    until(heard.exists)
+    until(lambda: heard.exists() and heard.read_text())
     assert heard.read_text() == "label_loss" == engine.alarms()[0]["kind"]
 
 
