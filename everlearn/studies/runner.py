@@ -19,10 +19,12 @@ from everlearn.core.errors import ArgumentError, StateError, closest
 from everlearn.core.run import environment
 from everlearn.core.state import write_atomic
 from everlearn.measure.statistics import mean_interval
+from everlearn.studies.shared import forget, keep_in
 from everlearn.studies.study import SCALES, TUNING_SEEDS, Arm, Measured, Study, overall, study_named
 
 Cell = tuple[str, str, str, int]  # arm, setting as JSON, scale, seed
 Watch = Callable[[float, int, int], None]
+SHARED = "shared"  # the folder, beside the cells, of what arms share
 
 
 @dataclass
@@ -62,7 +64,7 @@ class StudyResult:
 def run_study(
     study: Study, scale: str, folder: Path, *, resume: bool = True, workers: int | None = None, watch: Watch | None = None
 ) -> StudyResult:
-    """Run a study at one scale and leave result.json, figure.png and one file per cell in the folder."""
+    """Run a study at one scale and leave result.json, figure.png, one file per cell, and what arms share, in the folder."""
     if scale not in SCALES:
         raise ArgumentError(closest("scale", scale, SCALES))
     arms = study.arms(scale)
@@ -74,6 +76,7 @@ def run_study(
     if not resume:
         for path in cells.glob("*.json"):
             path.unlink()
+        forget(folder / SHARED)
     trials = [
         _cell(arm.label, setting, scale, seed)
         for arm in arms
@@ -178,7 +181,10 @@ class _Pool:
         missing = [cell for cell in cells if cell not in found]
         if missing:
             with ProcessPoolExecutor(
-                min(self.workers, len(missing)), mp_context=get_context("spawn"), initializer=_one_thread
+                min(self.workers, len(missing)),
+                mp_context=get_context("spawn"),
+                initializer=_begin,
+                initargs=(self.folder.parent / SHARED,),
             ) as pool:
                 futures = {pool.submit(_measure, self.study, cell): cell for cell in missing}
                 for future in as_completed(futures):
@@ -207,8 +213,9 @@ def _read(path: Path, cell: Cell) -> Measured:
     return Measured(found["scores"], found["curves"])
 
 
-def _one_thread() -> None:
+def _begin(shared: Path) -> None:
     torch.set_num_threads(1)
+    keep_in(shared)
 
 
 def _measure(study: str, cell: Cell) -> Measured:

@@ -86,10 +86,11 @@ def test_every_arm_is_tuned_on_the_tuning_seeds_and_reported_on_others(study, tm
 def test_what_was_measured_is_not_measured_again(study, tmp_path):
     first = run_study(study, "quick", tmp_path).record
     count = len(study.calls)
+    (tmp_path / "shared").mkdir()
     assert run_study(study, "quick", tmp_path).record["arms"] == first["arms"]
-    assert len(study.calls) == count
+    assert len(study.calls) == count and (tmp_path / "shared").exists()
     run_study(study, "quick", tmp_path, resume=False)
-    assert len(study.calls) == 2 * count
+    assert len(study.calls) == 2 * count and not (tmp_path / "shared").exists()
 
 
 def test_the_record_and_the_figure_are_written(study, tmp_path):
