@@ -15,10 +15,15 @@ from everlearn.core.state import capture, load
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen, and with which probability (the number to log: off-policy estimates need it)."""
+    """What was chosen, and with which probability (the number to log: off-policy estimates need it).
+
+    probabilities: those of all actions, where there is a list of them; generation: how often the policy had been fitted anew.
+    """
 
     action: Any
     propensity: float | None = None
+    probabilities: tuple[float, ...] | None = None
+    generation: int | None = None
 
 
 class Agent(ABC):
