@@ -79,6 +79,7 @@ def values() -> dict[str, Any]:
     from everlearn.nn.series import SERIES
     from everlearn.optim.optimizers import OPTIMIZERS
     from everlearn.optim.refit import REFIT
+    from everlearn.optim.schedules import SCHEDULES
 
     objectives = {cls.name: cls for cls in (Objective, OutputTerm, WeightTerm)} | {"preset": preset}
     plain = {
@@ -86,6 +87,7 @@ def values() -> dict[str, Any]:
         **LOSSES,
         **RULES,
         **REFIT,
+        **SCHEDULES,
         **DETECTORS,
         **SERIES,
         **VALUES,

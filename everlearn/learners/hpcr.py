@@ -16,7 +16,7 @@ from everlearn.data.memory import Memory, Reservoir, Rule
 from everlearn.data.views import Views
 from everlearn.learners.proxy_contrast import Extras, ProxyContrast
 from everlearn.optim.optimizers import SGD, Optimizer
-from everlearn.optim.schedule import CosineCycle
+from everlearn.optim.schedules import CosineCycle
 
 
 class HPCR(Learner):

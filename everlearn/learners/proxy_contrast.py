@@ -37,7 +37,7 @@ from everlearn.nn.losses import (
 )
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import Optimizer
-from everlearn.optim.schedule import CosineCycle
+from everlearn.optim.schedules import CosineCycle
 
 CONTRASTS = ("auto", *ANCHORS)
 COMPETING = ("present", "all")
