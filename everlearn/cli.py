@@ -216,13 +216,16 @@ def list_(*, kind: str, json: bool) -> int:
     return 0
 
 
-def show(name: str, *, json: bool) -> int:
-    """Explain one component: its arguments with their defaults, what it does, where it comes from.
+def show(name: str, steps: int | None = None, output: str | None = None, *, json: bool) -> int:
+    """Explain one component: its arguments with their defaults, what it does, where it comes from. Draw a schedule.
 
     Args:
-        name: a learner, agent, network, scenario, data source, value or study; or the folder of a comparison
+        name: a learner, agent, network, scenario, data source, value or study; the folder of a comparison; a schedule's call string
+        steps: how many steps of a schedule are drawn (default: all of it, or as many as show how it goes on)
+        output: a file (png, svg or pdf) into which a schedule is drawn
     """
-    from everlearn.comparison.listing import explain
+    from everlearn.comparison.listing import explain, named_schedule
+    from everlearn.console import show_schedule
     from everlearn.studies.study import studies
 
     if (Path(name) / "result.json").exists():
@@ -233,6 +236,9 @@ def show(name: str, *, json: bool) -> int:
             return print_json(record)
         print_comparison(record)
         return 0
+    schedule = named_schedule(name)
+    if schedule is not None:
+        return show_schedule(schedule, steps, output, json)
     found = explain(name, studies())
     if json:
         return print_json(found)
@@ -290,7 +296,12 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
     "study": (study, "  everlearn study replay\n  everlearn study replay --scale full"),
     "report": (report, "  everlearn report everlearn-runs/compare-1a2b3c4d --output page.html"),
     "list": (list_, "  everlearn list\n  everlearn list data --json"),
-    "show": (show, "  everlearn show derpp\n  everlearn show everlearn-runs/compare-1a2b3c4d"),
+    "show": (
+        show,
+        """  everlearn show derpp
+  everlearn show everlearn-runs/compare-1a2b3c4d
+  everlearn show "infinite(0.001, warmup=50, cooldown_end=300)" --steps 1000 --output schedule.png""",
+    ),
     "cite": (cite, "  everlearn cite derpp"),
     "serve": (
         serve,

@@ -94,3 +94,16 @@ def print_figures(figures: dict[str, Any]) -> None:
         plain = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         if plain:
             say(f"{monitor}: " + ", ".join(f"{key} {value:.4g}" for key, value in plain.items()))
+
+
+def show_schedule(schedule: Any, steps: int | None, output: str | None, json: bool) -> int:
+    """Print a schedule as bars, or its values as JSON, and draw it into a file where one is named; the exit code 0."""
+    from everlearn.measure.schedule_plot import bars, plot_schedules, shown_steps
+
+    last = shown_steps(schedule) if steps is None else steps
+    picture = bars(schedule, last)
+    path = None if output is None else plot_schedules({repr(schedule): schedule}, last, output)
+    if json:
+        return print_json({"schedule": repr(schedule), "values": [schedule(step) for step in range(last + 1)]})
+    say(f"{schedule!r}\n\n{picture}" + ("" if path is None else f"\n\nfigure: {path}"))
+    return 0

@@ -93,6 +93,18 @@ def test_list_names_every_kind(capsys):
     assert all(line for group in found.values() for line in group.values())
 
 
+def test_show_draws_a_schedule(capsys, tmp_path):
+    text = "join(warmup(0.1, steps=4), 4, constant(0.1))"
+    assert main(["show", text, "--steps", "8", "--output", str(tmp_path / "rate.png")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("join(warmup(0.1, steps=4), steps=4, second=constant(0.1))")
+    assert "2  0.05" in out and (tmp_path / "rate.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["show", "warmup(0.1, steps=4)", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["values"] == pytest.approx([0.0, 0.025, 0.05, 0.075, 0.1])
+    assert main(["show", "infinite(0.001, 50, 30)"]) == 2
+    assert "warmup=50 and cooldown_end=30" in capsys.readouterr().err
+
+
 def test_show_explains_a_component_and_cite_gives_its_reference(capsys):
     assert main(["show", "derpp"]) == 0
     assert "capacity=" in capsys.readouterr().out

@@ -10,7 +10,8 @@ from everlearn.comparison import catalog
 from everlearn.comparison.job import reach
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, closest
-from everlearn.core.spec import import_reference, lookup, parse
+from everlearn.core.spec import Call, build, import_reference, lookup, parse
+from everlearn.optim.schedules import SCHEDULES, Schedule
 
 KINDS = ("learners", "agents", "networks", "scenarios", "data", "values", "studies")
 Rows = list[tuple[str, str]]
@@ -65,6 +66,14 @@ def explain(name: str, studies: Mapping[str, Any]) -> dict[str, str]:
         text = parameter.name if parameter.default is parameter.empty else f"{parameter.name}={parameter.default!r}"
         shown.append(text)
     return {"name": name, "signature": f"{name}({', '.join(shown)})", "doc": inspect.getdoc(value) or ""}
+
+
+def named_schedule(text: str) -> Schedule | None:
+    """The schedule of a call string with its arguments; None where the text is anything else."""
+    if "(" not in text:
+        return None
+    call = parse(text)
+    return build(call, catalog.values(), "schedule") if isinstance(call, Call) and call.name in SCHEDULES else None
 
 
 def references(name: str, studies: Mapping[str, Any]) -> list[str]:
