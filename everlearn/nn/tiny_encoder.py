@@ -1,0 +1,94 @@
+"""A small transformer encoder whose output layer is its table of embeddings, for short sequences of tokens.
+
+    h = LayerNorm(E[x] + P)        per block: h = LayerNorm(h + attention(h)), h = LayerNorm(h + W2 gelu(W1 h))
+    scores = LayerNorm(gelu(W h)) E^T + b
+
+Every position sees every other one. The table begins as N(0, std^2): with a tied output a token of a small row can never win the softmax,
+so the width of that law decides whether tokens that training never showed can be answered at all.
+
+Reference: Devlin et al. (2019), BERT, arXiv 1810.04805 (post-norm blocks, masked-token head).
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from everlearn.core.errors import ArgumentError, check_count, check_range
+from everlearn.core.random import isolated
+
+
+class _Block(nn.Module):
+    def __init__(self, dim: int, heads: int, inner: int):
+        super().__init__()
+        self.heads = heads
+        self.mix = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.after_attention = nn.LayerNorm(dim)
+        self.wide = nn.Linear(dim, inner)
+        self.narrow = nn.Linear(inner, dim)
+        self.after_inner = nn.LayerNorm(dim)
+
+    def forward(self, h: Tensor) -> Tensor:
+        rows, length, dim = h.shape
+        q, k, v = self.mix(h).view(rows, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, length, dim)
+        h = self.after_attention(h + self.out(seen))
+        return self.after_inner(h + self.narrow(functional.gelu(self.wide(h))))
+
+
+class TinyEncoder(nn.Module):
+    """Scores (rows, length, vocabulary) for tokens (rows, length) int64.
+
+    vocabulary: number of tokens; dim, depth, heads, inner: width, blocks, attention heads, width within a block; length: positions;
+    std: of the initial embeddings; answers: the positions that are scored (all by default); seed: of the initial weights.
+
+    >>> model = TinyEncoder(vocabulary=442, seed=0)
+    >>> model(torch.zeros(5, 7, dtype=torch.int64)).shape, model.table.shape
+    (torch.Size([5, 7, 442]), torch.Size([442, 64]))
+    """
+
+    name: ClassVar[str] = "tiny_encoder"
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        dim: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        inner: int = 128,
+        length: int = 7,
+        std: float = 1.0,
+        answers: slice = slice(None),
+        seed: int = 0,
+    ):
+        super().__init__()
+        for key, value in {"vocabulary": vocabulary, "dim": dim, "depth": depth, "heads": heads, "inner": inner}.items():
+            check_count(self.name, key, value)
+        check_count(self.name, "length", length)
+        check_range(self.name, "std", std, 0.0)
+        if dim % heads:
+            raise ArgumentError(f"tiny_encoder: dim must be a multiple of heads, got dim={dim} and heads={heads}.")
+        self.std, self.length, self.answers = std, length, answers
+        with isolated(seed, self.name):
+            self.table = nn.Parameter(std * torch.randn(vocabulary, dim))
+            self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
+            self.first = nn.LayerNorm(dim)
+            self.blocks = nn.ModuleList(_Block(dim, heads, inner) for _ in range(depth))
+            self.dense = nn.Linear(dim, dim)
+            self.last = nn.LayerNorm(dim)
+            self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(rows, length, dim): what the last block gives."""
+        h = self.first(self.table[x] + self.positions[: x.shape[1]])
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of the answered positions."""
+        h = self.hidden(x)[:, self.answers]
+        return self.last(functional.gelu(self.dense(h))) @ self.table.T + self.bias

@@ -1,0 +1,259 @@
+"""Forgetting on purpose: when, of what, what the optimiser keeps, exact resume, and what is refused."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from everlearn.core.errors import ArgumentError, StateError
+from everlearn.core.spec import build, parse
+from everlearn.optim.forgetting import (
+    FORGETTING,
+    Forgetting,
+    Normal,
+    Reset,
+    ShrinkPerturb,
+    UniformLaw,
+    active_forgetting,
+    fresh_rows,
+    select_parameters,
+    temporary_forgetting,
+)
+
+OPTIMIZERS = {
+    "adamw": lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.0),
+    "fused": lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.0, fused=True),
+    "sgd": lambda weights: torch.optim.SGD(weights, lr=0.01, momentum=0.9),
+    "rmsprop": lambda weights: torch.optim.RMSprop(weights, lr=0.01),
+}
+
+
+class Tied(nn.Module):
+    """An embedding whose table is the output layer's too."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(6, 3)
+        self.body = nn.Linear(3, 3)
+        self.decoder = nn.Linear(3, 6)
+        self.decoder.weight = self.embedding.weight
+
+    def forward(self, ids):
+        return self.decoder(torch.tanh(self.body(self.embedding(ids))))
+
+
+def model_of(seed=0):
+    torch.manual_seed(seed)
+    return Tied()
+
+
+def step(model, optimizer, t):
+    ids = torch.tensor([[t % 6, (t + 1) % 6, (2 * t) % 6]])
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(ids).flatten(0, 1), (ids.flatten() + 1) % 6).backward()
+    optimizer.step()
+
+
+def trained(optimizer="adamw", updates=7, rule=None):
+    model = model_of()
+    made = OPTIMIZERS[optimizer](model.parameters())
+    rule = rule or Reset(every=8)
+    forgetting = Forgetting(model, ["embedding.weight"], made, rule, tied="together", seed=5)
+    for t in range(1, updates + 1):
+        step(model, made, t)
+        forgetting.after(t)
+    return model, made, forgetting
+
+
+def test_resets_come_at_multiples_before_the_stop():
+    due = [t for t in range(1, 41) if temporary_forgetting(10, 25).due(t)]
+    assert due == [10, 20]
+    assert [t for t in range(41) if temporary_forgetting(10, 20).due(t)] == [10]
+    assert [t for t in range(41) if active_forgetting(10).due(t)] == [10, 20, 30, 40]
+    assert not any(temporary_forgetting(1, 0).due(t) for t in range(5))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_reset_makes_the_chosen_table_anew_and_nothing_else(optimizer):
+    model, made, forgetting = trained(optimizer)
+    before, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(made.state_dict()["state"])
+    report = forgetting.after(8)
+    assert report.update == 8 and report.rows == {"embedding.weight": 6}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == (name not in ("embedding.weight", "decoder.weight"))
+    assert model.decoder.weight is model.embedding.weight
+    table = list(model.parameters()).index(model.embedding.weight)
+    for number, state in made.state_dict()["state"].items():
+        for key, value in state.items():
+            if number == table:
+                assert float(torch.as_tensor(value).abs().sum()) == 0.0
+            else:
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(moments[number][key]))
+
+
+def test_the_correction_of_bias_begins_again():
+    """The first step of Adam moves every coordinate by lr |g| / (|g| + eps); with the old count of steps by 3.162 lr for these betas."""
+    moved = {}
+    for clear in ("all", "moments"):
+        model, made, forgetting = trained()
+        forgetting.after(8)
+        if clear == "moments":  # what clearing the moments alone would leave
+            made.state[model.embedding.weight]["step"].fill_(10_000.0)
+        before = model.embedding.weight.detach().clone()
+        step(model, made, 8)
+        gradient = model.embedding.weight.grad
+        large = gradient.abs() > 1e-4
+        moved[clear] = ((model.embedding.weight.detach() - before).abs()[large] / 0.01).mean().item()
+        assert large.sum() > 5
+    assert moved["all"] == pytest.approx(1.0, abs=1e-3)
+    assert moved["moments"] == pytest.approx(0.1 / math.sqrt(0.001), rel=1e-2)
+
+
+def test_without_clearing_the_optimiser_keeps_its_moments():
+    model, made, forgetting = trained(rule=Reset(every=8, clear_optimizer=False))
+    kept = copy.deepcopy(made.state[model.embedding.weight])
+    before = model.embedding.weight.detach().clone()
+    forgetting.after(8)
+    assert not torch.equal(model.embedding.weight, before)
+    assert all(torch.equal(value, kept[key]) for key, value in made.state[model.embedding.weight].items())
+
+
+def test_excluded_rows_stay():
+    model, _, forgetting = trained(rule=Reset(every=8, exclude_rows=(4, 5)))
+    before = model.embedding.weight.detach().clone()
+    assert forgetting.after(8).rows == {"embedding.weight": 4}
+    same = (model.embedding.weight == before).all(1)
+    assert same.tolist() == [False] * 4 + [True] * 2
+
+
+def test_rows_are_drawn_anew_for_each_reset_and_only_their_moments_go():
+    rule = Reset(every=2, probability=0.5)
+    model, made, forgetting = trained(rule=rule)
+    weight = model.embedding.weight
+    patterns = set()
+    for t in range(8, 40, 2):
+        before, state = weight.detach().clone(), copy.deepcopy(made.state[weight])
+        report = forgetting.after(t)
+        changed = (weight != before).all(1)
+        assert int(changed.sum()) == report.rows["embedding.weight"]
+        assert torch.equal((weight != before).any(1), changed)
+        assert float(made.state[weight]["step"]) == float(state["step"])
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(made.state[weight][key], state[key].masked_fill(changed[:, None], 0.0))
+        patterns.add(tuple(changed.tolist()))
+        step(model, made, t)
+    assert len(patterns) > 5
+
+
+def test_probability_zero_is_the_identity_and_draws_from_no_generator_but_its_own():
+    model, made, forgetting = trained(rule=Reset(every=8, probability=0.0))
+    before = copy.deepcopy((model.state_dict(), made.state_dict()))
+    random = torch.get_rng_state()
+    assert forgetting.after(8).rows == {"embedding.weight": 0}
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[0][name]) for name, value in model.state_dict().items())
+    assert str(made.state_dict()) == str(before[1])
+
+
+def test_a_resumed_run_forgets_the_same():
+    whole, _, _ = trained(updates=30, rule=Reset(every=4, probability=0.7))
+    model, made, _ = trained(updates=14, rule=Reset(every=4, probability=0.7))
+    other = model_of(seed=9)
+    others = OPTIMIZERS["adamw"](other.parameters())
+    other.load_state_dict(model.state_dict())
+    others.load_state_dict(copy.deepcopy(made.state_dict()))
+    forgetting = Forgetting(other, ["embedding.weight"], others, Reset(every=4, probability=0.7), tied="together", seed=5)
+    for t in range(15, 31):
+        step(other, others, t)
+        forgetting.after(t)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("law", "mean", "std"),
+    [
+        (Normal(2.0, mean=1.0), 1.0, 2.0),
+        (UniformLaw(1.0, 3.0), 2.0, 2 / math.sqrt(12)),
+        (ShrinkPerturb(0.25, 0.5), 1.0, 0.5),
+    ],
+)
+def test_new_values_follow_their_law(law, mean, std):
+    new = law.new(torch.full((200, 100), 4.0), torch.Generator().manual_seed(1))
+    assert float(new.mean()) == pytest.approx(mean, abs=5 * std / math.sqrt(20_000))
+    assert float(new.std()) == pytest.approx(std, rel=0.05)
+    assert build(parse(repr(law)), FORGETTING) == law
+    rule = Reset(every=3, stop=9, init=law, exclude_rows=(1,))
+    assert build(parse(repr(rule)), FORGETTING) == rule
+
+
+def test_shrinking_by_nothing_with_no_noise_changes_nothing():
+    old = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ShrinkPerturb(1.0, 0.0).new(old, torch.Generator()), old)
+
+
+def test_patterns_choose_and_ties_must_be_named():
+    model = model_of()
+    assert list(select_parameters(model, ["body.*"])) == ["body.weight", "body.bias"]
+    assert list(select_parameters(model, "decoder.weight", tied="together")) == ["decoder.weight"]
+    assert list(select_parameters(model, ["embedding.weight", "decoder.weight"])) == ["embedding.weight"]
+    with pytest.raises(ArgumentError, match=r"embedding\.weight is tied to decoder\.weight, which is not selected"):
+        select_parameters(model, ["embedding.weight"])
+    with pytest.raises(ArgumentError, match=r"'emb' fits no parameter; there are embedding\.weight, body\.weight"):
+        select_parameters(model, ["emb"])
+    with pytest.raises(ArgumentError, match="no parameter is selected"):
+        select_parameters(model, [])
+
+
+def test_what_cannot_be_reset_is_refused_and_nothing_changes():
+    model = model_of()
+    body = torch.optim.SGD(model.body.parameters(), lr=0.1)
+    with pytest.raises(ArgumentError, match=r"embedding\.weight is not among the parameters of the optimiser"):
+        Forgetting(model, ["embedding.weight"], body, Reset(3), tied="together")
+    whole = OPTIMIZERS["adamw"](model.parameters())
+    with pytest.raises(ArgumentError, match=r"exclude_rows holds 6, and embedding\.weight has rows 0\.\.5"):
+        Forgetting(model, ["embedding.weight"], whole, Reset(3, exclude_rows=(6,)), tied="together")
+    with pytest.raises(ArgumentError, match="tied must be None or 'together'"):
+        Forgetting(model, ["body.weight"], whole, Reset(3), tied="yes")
+    lbfgs = torch.optim.LBFGS(model.parameters())
+    lbfgs.state[model.embedding.weight]["history"] = [torch.zeros(3)]
+    forgetting = Forgetting(model, ["embedding.weight"], lbfgs, Reset(3), tied="together")
+    before = model.embedding.weight.detach().clone()
+    with pytest.raises(StateError, match=r"LBFGS keeps 'history' for embedding\.weight, which cannot be cleared"):
+        forgetting.after(3)
+    assert torch.equal(model.embedding.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: Reset(0), "every must be an int >= 1, got 0"),
+        (lambda: Reset(3, stop=-1), "stop must be an int >= 0, got -1"),
+        (lambda: Reset(3, probability=1.5), "probability must be a number between 0 and 1, got 1.5"),
+        (lambda: Reset(3, init=0.02), "init must be a law"),
+        (lambda: UniformLaw(2.0, 1.0), "low must be at most high"),
+        (lambda: Normal(-1.0), "std must be a number >= 0"),
+        (lambda: ShrinkPerturb(1.5), "shrink must be a number between 0 and 1"),
+    ],
+)
+def test_what_is_no_rule_is_refused(wrong, told):
+    with pytest.raises(ArgumentError, match=told):
+        wrong()
+
+
+def test_fresh_rows_stand_for_one_batch_and_take_no_gradient():
+    model = model_of()
+    ids = torch.tensor([[0, 2, 2, 4]])
+    table = model.embedding.weight
+    before = table.detach().clone()
+    new = fresh_rows(table, ids, 1.0, torch.Generator().manual_seed(3))
+    assert ((new != table).all(1)).tolist() == [True, False, True, False, True, False]
+    functional_call(model, {"embedding.weight": new}, (ids,)).square().sum().backward()
+    drawn = (table.grad == 0).all(1)
+    assert drawn.tolist() == [True, False, True, False, True, False]  # the tied output layer trains the others
+    assert torch.equal(table, before)
+    assert fresh_rows(table, ids, 0.0, torch.Generator().manual_seed(3)) is table
+    with pytest.raises(ArgumentError, match="probability must be a number between 0 and 1"):
+        fresh_rows(table, ids, -0.1, torch.Generator())
