@@ -77,6 +77,7 @@ def values() -> dict[str, Any]:
     from everlearn.nn.bregman import POTENTIALS
     from everlearn.nn.criteria import LOSSES
     from everlearn.nn.series import SERIES
+    from everlearn.optim.forgetting import FORGETTING
     from everlearn.optim.optimizers import OPTIMIZERS
     from everlearn.optim.refit import REFIT
     from everlearn.optim.schedules import SCHEDULES
@@ -88,6 +89,7 @@ def values() -> dict[str, Any]:
         **RULES,
         **REFIT,
         **SCHEDULES,
+        **FORGETTING,
         **DETECTORS,
         **SERIES,
         **VALUES,
