@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy
 import torch
 
-from everlearn.agents.explorer import Array, Progress, Explorer, leader, only
+from everlearn.agents.explorer import Array, Explorer, Progress, leader, only
 from everlearn.core.errors import check_range
 
 NODES = 64  # of the quadrature

@@ -74,7 +74,7 @@ class Explorer(ABC):
         return max(self.floor, self.share + (1.0 - self.share) * self.uniform)
 
     def settled(self, scores: Array, offered: Array) -> "Explorer":
-        """The explorer for a period whose rows have these scores (rows, actions): itself, unless a target is to be met on them."""
+        """The explorer for a period whose rows have these scores (actions, rows): itself, unless a target is to be met on them."""
         return self
 
     def probabilities(
@@ -89,7 +89,8 @@ class Explorer(ABC):
         """Probabilities (rows, actions) float64 that sum to 1 in each row.
 
         scores: (rows, actions) float; offered: (rows, actions) bool, all where it is None; learned: examples learned so far (what
-        schedules grow with), or Progress(learned, fitted); widths: (rows, actions); votes: (members, rows, actions). Raises InputError that names the rows with NaN or infinite scores, or without an action.
+        schedules grow with), or Progress(learned, fitted); widths: (rows, actions); votes: (members, rows, actions).
+        Raises InputError that names the rows with NaN or infinite scores, or without an action on offer.
         """
         values = _matrix(self.name, "scores", scores)
         allowed = numpy.ones(values.shape, bool) if offered is None else _mask(self.name, offered, values.shape)

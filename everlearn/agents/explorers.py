@@ -13,8 +13,9 @@ import numpy
 import torch
 from torch import Tensor
 
+from everlearn.agents.committee import Bag, Cover
 from everlearn.agents.confidence import LinTS, LinUCB, RegCB
-from everlearn.agents.explorer import Array, Progress, Explorer, leader, only
+from everlearn.agents.explorer import Array, Explorer, Progress, leader, only
 from everlearn.agents.gap_weighting import Falcon, FastCB, SquareCB, SquareCBExact
 from everlearn.core.errors import ArgumentError, check_range
 
@@ -92,5 +93,19 @@ def effective_actions(probabilities: Tensor) -> Tensor:
 
 EXPLORERS = {
     cls.name: cls
-    for cls in (Uniformly, Greedy, EpsilonGreedy, Softmax, SquareCB, SquareCBExact, FastCB, Falcon, LinUCB, LinTS, RegCB)
+    for cls in (
+        Uniformly,
+        Greedy,
+        EpsilonGreedy,
+        Softmax,
+        SquareCB,
+        SquareCBExact,
+        FastCB,
+        Falcon,
+        LinUCB,
+        LinTS,
+        RegCB,
+        Bag,
+        Cover,
+    )
 } | {"boltzmann": Softmax}

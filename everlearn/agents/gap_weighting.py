@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy
 
 from everlearn.agents.confidence import survivors
-from everlearn.agents.explorer import Array, Progress, Explorer, leader, led
+from everlearn.agents.explorer import Array, Explorer, Progress, leader, led
 from everlearn.core.errors import InputError, check_range
 
 LEAST_LOSS = 1e-6  # of the best action, below which FastCB would be greedy
@@ -63,7 +63,7 @@ class SquareCB(Explorer):
     def settled(self, scores: Array, offered: Array) -> Explorer:
         if self.effective_actions is None:
             return self
-        gamma = gamma_for(scores.T, offered.T, self.effective_actions, self.gamma)
+        gamma = gamma_for(scores, offered, self.effective_actions, self.gamma)
         return replace(self, gamma=gamma, scale=None, effective_actions=None)
 
     def spread(self, scores: Array, offered: Array, count: Array, progress: Progress) -> Array:

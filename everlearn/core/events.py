@@ -44,7 +44,8 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """The consequence of one decision: `id` joins it to the decision, `propensity` is the probability of the action taken."""
+    """The consequence of one decision: `id` joins it to the decision, `propensity` is the probability of the action taken,
+    `generation` the period of the policy that decided, where it is known."""
 
     id: str
     observation: X
@@ -53,6 +54,7 @@ class Feedback:
     reward: float
     next_observation: X | None = None
     done: bool = False
+    generation: int | None = None
 
 
 Event = Batch | Boundary | Feedback
