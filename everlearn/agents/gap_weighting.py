@@ -96,12 +96,14 @@ class SquareCBExact(Explorer):
         level = numpy.ones_like(
             count
         )  # the sum is convex and at least 1 here, so Newton's steps rise to the root and stop there
+        moving = numpy.ones(count.shape, bool)
         for _ in range(NEWTON_STEPS):
             parts = numpy.where(offered, 1.0 / (level + gaps), 0.0)
             step = (parts.sum(axis=0) - 1.0) / (parts * parts).sum(axis=0)
-            level = level + step
-            if (step <= 1e-15 * level).all():
+            moving &= step > 1e-15 * level  # each row stops by itself, so its bits do not hang on the rows beside it
+            if not moving.any():
                 break
+            level = level + numpy.where(moving, step, 0.0)
         return led(numpy.where(offered, 1.0 / (level + gaps), 0.0), first, count)
 
 
