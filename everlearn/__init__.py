@@ -20,6 +20,7 @@ _PUBLIC = {
     "Boundary": "core.events",
     "Budget": "core.budget",
     "Client": "serve.client",
+    "ContextualBandit": "agents.bandit",
     "CoTTA": "learners.cotta",
     "CollapseWatch": "measure.collapse",
     "Comparison": "comparison.grid",

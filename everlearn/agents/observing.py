@@ -67,7 +67,7 @@ def observed(observation: X, actions: int, masked: bool, features: int) -> Seen:
         allowed = numpy.ascontiguousarray(offered.numpy().T)
     if features and values.shape[1] != features:
         raise InputError(f"bandit: x has {values.shape[1]} columns; it learned from {features}.")
-    if not math.isfinite(values.sum()) and not numpy.isfinite(values).all():
+    if not math.isfinite(values.sum(dtype=numpy.float64)) and not numpy.isfinite(values).all():
         row = int(numpy.argmin(numpy.isfinite(values).all(axis=1)))
         raise InputError(f"bandit: row {row} of x holds NaN or infinite values; fill or drop missing values first.")
     if not allowed.any(axis=0).all():

@@ -64,7 +64,10 @@ def _final(package: str, base: type) -> dict[str, Any]:
 
 @cache
 def values() -> dict[str, Any]:
-    """Optimisers, losses, memory rules, views, refit policies and detectors, which learners take, and what scenarios take."""
+    """Optimisers, losses, memory rules, views, refit policies and detectors, which learners take, what scenarios take, and the
+    explorers and oracles of agents whose names nothing else bears."""
+    from everlearn.agents.explorers import EXPLORERS
+    from everlearn.agents.oracle_names import ORACLES
     from everlearn.data.gentle_views import GentleViews
     from everlearn.data.memory import RULES
     from everlearn.data.photometric import Photometric
@@ -98,7 +101,18 @@ def values() -> dict[str, Any]:
         Finetune.name: Finetune,
         Photometric.name: Photometric,
     }
-    return {**plain, **POTENTIALS, **objectives}
+    policies = {**EXPLORERS, **ORACLES}
+    own = {name: cls for name, cls in policies.items() if cls.name == name and name not in learners()}
+    return {**own, **plain, **POTENTIALS, **objectives}
+
+
+@cache
+def policies() -> dict[str, Any]:
+    """What agents take: explorers and oracles, by every name, also those that elsewhere name something else (`boosted`, `linear`)."""
+    from everlearn.agents.explorers import EXPLORERS
+    from everlearn.agents.oracle_names import ORACLES
+
+    return {**values(), **EXPLORERS, **ORACLES}
 
 
 @cache
@@ -313,8 +327,8 @@ def build_agent(text: str, seed: int) -> Agent:
     """The agent of a call string."""
     call = parse(text)
     found = lookup(call.name, agents(), "agent")
-    args = [build(item, values(), "value") for item in call.args]
-    kwargs = {key: build(item, values(), "value") for key, item in call.kwargs}
+    args = [build(item, policies(), "value") for item in call.args]
+    kwargs = {key: build(item, policies(), "value") for key, item in call.kwargs}
     if "seed" in _parameters(found):
         kwargs.setdefault("seed", seed)
     with blame(call):
