@@ -9,6 +9,7 @@ arXiv 1803.01088 (RegCB).
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy
 import torch
@@ -63,8 +64,7 @@ class LinTS(Explorer):
 
     def spread(self, scores: Array, offered: Array, count: Array, progress: Progress) -> Array:
         deviation = numpy.maximum(self.scale * progress.widths, 1e-12)
-        places, weights = numpy.polynomial.hermite_e.hermegauss(NODES)
-        weights = weights / weights.sum()
+        places, weights = _quadrature()
         spread = numpy.zeros(scores.shape)
         known = numpy.where(offered, scores, 0.0)
         for action in range(len(scores)):
@@ -119,6 +119,13 @@ def survivors(scores: Array, offered: Array, progress: Progress, c0: float) -> A
     half = bound(progress, len(scores), c0)
     lower = numpy.where(offered, scores - half, -numpy.inf).max(axis=0)
     return offered & (scores + half >= lower)
+
+
+@cache
+def _quadrature() -> tuple[Array, Array]:
+    """Places and weights for means over a standard normal."""
+    places, weights = numpy.polynomial.hermite_e.hermegauss(NODES)
+    return places, weights / weights.sum()
 
 
 def _normal(values: Array) -> Array:
