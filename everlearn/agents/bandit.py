@@ -63,7 +63,8 @@ class ContextualBandit(Agent):
     weights: of the rows in a fit, "none", "ips" or "clipped" at `clip`; train_on: "all" or "exploration_only"; calibrate: "none",
     "platt" or "isotonic", on a quarter of the rows held out; mix: the part of the scores that older models give (an exponential mean
     over periods); minimum: rows that an action should have in the window, below which it gets half an even share at least; gate:
-    deploy a new model only where its lower bound beats the value of the current policy, on rows held out; clipped: scores are kept
+    deploy a new model only where its lower bound beats the value of the current policy, on rows held out; corrections: a second,
+    other reward of a decision takes the place of the first, from the next fit on, in the place of being refused; clipped: scores are kept
     in [0, 1]; bounded: rewards outside [0, 1] are refused.
 
     >>> agent = ContextualBandit(actions=3, seed=1)
@@ -99,6 +100,7 @@ class ContextualBandit(Agent):
         mix: float = 0.0,
         minimum: int = 0,
         gate: bool = False,
+        corrections: bool = False,
         clipped: bool = True,
         bounded: bool = True,
         seed: int = 0,
@@ -127,6 +129,7 @@ class ContextualBandit(Agent):
         self.masked, self.ttl, self.weights, self.clip = masked, ttl, weights, clip
         self.train_on, self.calibrate, self.mix, self.minimum = train_on, calibrate, mix, minimum
         self.gate, self.clipped, self.bounded, self.seed = gate, clipped, bounded, seed
+        self.corrections = corrections
         self._check_fit()
         depth = 1 if mix == 0.0 else math.ceil(math.log(FORGOTTEN) / math.log(mix))
         self.features = 0
@@ -137,7 +140,7 @@ class ContextualBandit(Agent):
         self.counts = torch.zeros(actions, dtype=torch.int64)
         self.sharpness: float | None = None
         self.generation = self.learned = self.fitted = self.since = 0
-        self.tally = {"duplicates": 0, "late": 0, "fits": 0, "held_back": 0}
+        self.tally = {"duplicates": 0, "late": 0, "corrected": 0, "fits": 0, "held_back": 0}
         self.restored()
 
     def _check_fit(self) -> None:
@@ -275,7 +278,7 @@ class ContextualBandit(Agent):
         first = (met or {}).get(id)
         if place is not None:
             first = int(self.window["action"][place]), float(self.window["reward"][place])
-        if first is not None and first != (action, reward):
+        if first is not None and first != (action, reward) and not (self.corrections and first[0] == action):
             raise InputError(
                 f"bandit: decision {id!r} was told action {first[0]} and reward {first[1]:g} before, and now {action} and {reward:g}; "
                 "a reward is told once, or again as it was."
@@ -284,10 +287,15 @@ class ContextualBandit(Agent):
     def _take(
         self, id: str, x: Array, offered: Array, action: int, reward: float, propensity: float, generation: int | None
     ) -> Metrics:
-        if self.memory and self.window.known(id) is not None:
-            self.tally["duplicates"] += 1
-            return {"duplicate": 1.0}
-        decided = self.generation if generation is None else generation
+        place = self.window.known(id)
+        if place is not None:
+            other = float(self.window["reward"][place]) != reward
+            self.window["reward"][place] = reward
+            self.tally["corrected" if other else "duplicates"] += 1
+            return {"corrected" if other else "duplicate": 1.0}
+        decided = (
+            self.generation if generation is None else min(generation, self.generation)
+        )  # a rollback may have gone back
         longest = max(self.memory - 1, 0) if self.ttl is None else self.ttl
         if self.generation - decided > longest:
             self.tally["late"] += 1

@@ -56,7 +56,9 @@ class Served(Stream):
             action, reward = rows.action[0], rows.reward[0]
             if action is None or reward is None:
                 raise self._file.fault("the action or its reward is missing.", start)
-            return Feedback(rows.id[0], rows.x, self._action(action, start), rows.propensity[0], reward)
+            return Feedback(
+                rows.id[0], rows.x, self._action(action, start), rows.propensity[0], reward, generation=rows.generation[0]
+            )
         if not answers:
             return Batch(rows.x, time=rows.time, id=rows.id)
         unknown = (rows.y < 0) if self.kind == "classes" else rows.y.isnan().any(dim=1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import DataError, closest
-from everlearn.data.served_layout import ANSWER, FORMAT, INPUT, KEY, Layout
+from everlearn.data.served_layout import ANSWER, FORMAT, INPUT, KEY, OPTIONAL, Layout
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,7 +27,7 @@ HELD = 2  # row groups kept in memory
 class Rows:
     """Some rows of a file. x: (rows, *shape); id, time: of each; the rest as the kind has it, -1 or NaN where there is none.
 
-    y: (rows,) int64, or (rows, targets) float32; action, propensity, reward: lists.
+    y: (rows,) int64, or (rows, targets) float32; action, propensity, reward, generation: lists.
     """
 
     x: Tensor
@@ -37,6 +37,7 @@ class Rows:
     action: tuple[str | None, ...] = ()
     propensity: tuple[float | None, ...] = ()
     reward: tuple[float | None, ...] = ()
+    generation: tuple[int | None, ...] = ()
 
 
 class ServedFile:
@@ -82,6 +83,8 @@ class ServedFile:
         there = self._metadata.schema.to_arrow_schema()
         for field in self.layout.columns:
             place = there.get_field_index(field.name)
+            if place < 0 and field.name in OPTIONAL:
+                continue
             if place < 0:
                 raise self.fault(f"the column {field.name!r} is missing; it is the log of a server no more.")
             found = there.field(place).type
@@ -139,7 +142,9 @@ class ServedFile:
         x, time = self._x(table, number), torch.from_numpy(self._numbers(table, "time", number).copy())
         names = tuple(table.column("id").to_pylist())
         if layout.kind == "actions":
-            return Rows(x, names, time, None, *(tuple(table.column(name).to_pylist()) for name in told))
+            known = self._metadata.schema.to_arrow_schema().names
+            ages = self._read(number, ["generation"]).column(0).to_pylist() if "generation" in known else [None] * len(names)
+            return Rows(x, names, time, None, *(tuple(table.column(name).to_pylist()) for name in told), tuple(ages))
         return Rows(x, names, time, self._y(table.column("y"), number))
 
     def _x(self, table: "pyarrow.Table", number: int) -> Tensor:
@@ -269,13 +274,15 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 def _cut(rows: Rows, start: int, stop: int) -> Rows:
     part = slice(start, stop)
     y = None if rows.y is None else rows.y[part].clone()
-    told = (values[part] for values in (rows.action, rows.propensity, rows.reward))
+    told = (values[part] for values in (rows.action, rows.propensity, rows.reward, rows.generation))
     return Rows(rows.x[part].clone(), rows.id[part], rows.time[part].clone(), y, *told)
 
 
 def _joined(parts: list[Rows]) -> Rows:
     y = None if parts[0].y is None else torch.cat([part.y for part in parts])
-    told = (sum((getattr(part, name) for part in parts), ()) for name in ("id", "action", "propensity", "reward"))
+    told = (
+        sum((getattr(part, name) for part in parts), ()) for name in ("id", "action", "propensity", "reward", "generation")
+    )
     names, *rest = told
     x, time = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "time"))
     return Rows(x, names, time, y, *rest)

@@ -1,7 +1,7 @@
 """How the log of a server lies in a file: Parquet, one row per event, in the order in which they were folded.
 
     step | seq | id | kind (input, answer) | revision | time | x: one column per feature, or a list `x` | version | default
-    classes, values: y, answer        actions: action (JSON), propensity, reward
+    classes, values: y, answer        actions: action (JSON), propensity, reward, generation, probabilities (of all actions)
 
 The key `everlearn` of the file's metadata holds JSON {format, spec, model, seed, steps}.
 """
@@ -27,8 +27,9 @@ INPUT, ANSWER = "input", "answer"
 KINDS = ("classes", "values", "actions")
 FIXED = (
     *("step", "seq", "id", "kind", "revision", "time", "version", "default"),
-    *("y", "answer", "action", "propensity", "reward", "x"),
+    *("y", "answer", "action", "propensity", "reward", "x", "generation", "probabilities"),
 )
+OPTIONAL = ("generation", "probabilities")  # columns that files of before they were kept lack, and many agents leave empty
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Layout:
         fields += [(name, x) for name in self.x_columns]
         if self.kind == "actions":
             fields += [("action", text), ("propensity", real), ("reward", real)]
+            fields += [("generation", whole), ("probabilities", pyarrow.list_(real))]
         else:
             fields += [("y", told), ("answer", told)]
         return pyarrow.schema([*fields, ("version", whole), ("default", pyarrow.bool_())])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 
 from everlearn.core.errors import StateError
-from everlearn.data.served_layout import ANSWER, FORMAT, INPUT, KEY, Layout
+from everlearn.data.served_layout import ANSWER, FORMAT, INPUT, KEY, OPTIONAL, Layout
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.records import Answer, Input, Moment
 
@@ -134,6 +134,7 @@ class _Writer:
             table["action"] = [json.dumps(action) for action in given]
             table["propensity"] = [row.output["propensity"] for row in rows]
             table["reward"] = told
+            table |= {name: [row.output.get(name) for row in rows] for name in OPTIONAL}
         elif self.layout.kind == "classes":
             table["y"] = [None if label is None else self.layout.classes[label] for label in told]
             table["answer"] = given

@@ -63,7 +63,8 @@ def events_of(moment: Moment, spec: InputSpec) -> list[Event]:
 
 def _feedback(answer: Answer, spec: InputSpec) -> Feedback:
     given = answer.output
-    return Feedback(answer.id, spec.tensor([answer.x]), given["answer"], given["propensity"], float(answer.y))
+    reward, generation = float(answer.y), given.get("generation")
+    return Feedback(answer.id, spec.tensor([answer.x]), given["answer"], given["propensity"], reward, generation=generation)
 
 
 def answered_score(answer: Answer, spec: InputSpec) -> float:

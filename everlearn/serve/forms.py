@@ -99,7 +99,9 @@ class Prediction(Row):
     """An answer that is in the log."""
 
     id: str
-    output: dict[str, Any] = Field(description="`answer`, and `probabilities` (classes) or `propensity` (actions).")
+    output: dict[str, Any] = Field(
+        description="`answer`, and `probabilities` (classes) or `propensity` (actions, some with `probabilities` and `generation`)."
+    )
     version: int = Field(description="The version that answered.")
 
 

@@ -141,8 +141,10 @@ class InputSpec:
         ]
 
     def decided(self, decision: Decision) -> dict[str, Any]:
-        """What is answered for an agent's decision."""
-        return {"answer": decision.action, "propensity": decision.propensity}
+        """What is answered for an agent's decision: with the probabilities of all actions and the policy's generation, where known."""
+        more = {"probabilities": decision.probabilities, "generation": decision.generation}
+        known = {key: list(value) if isinstance(value, tuple) else value for key, value in more.items() if value is not None}
+        return {"answer": decision.action, "propensity": decision.propensity, **known}
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of `x` as nested lists, for the API's description."""

@@ -153,6 +153,25 @@ def test_what_is_told_twice_must_be_the_same():
     assert same(before, agent.state_dict())
 
 
+def test_a_correction_takes_the_place_of_the_first_word():
+    """After the next fit, the state is that of a log which had it right at once."""
+    mended, right = bandit(corrections=True), bandit(corrections=True)
+    told = feedbacks(mended, 40)
+    for feedback in told:
+        right.update(feedback)
+        wrong = Feedback(feedback.id, feedback.observation, feedback.action, feedback.propensity, 1.0 - feedback.reward)
+        mended.update(wrong if feedback.id in ("3", "17") else feedback)
+    for place in (3, 17):
+        assert mended.update(told[place]) == {"corrected": 1.0}
+    assert mended.update(told[3]) == {"duplicate": 1.0}
+    other = Feedback("3", told[3].observation, (told[3].action + 1) % 3, 0.5, told[3].reward)
+    with pytest.raises(InputError, match=r"decision '3' was told action|was not on offer"):
+        mended.update(other)  # another action is no correction
+    for agent in (mended, right):
+        agent.refit()
+    assert same(untallied(mended), untallied(right)) and mended.tally["corrected"] == 2
+
+
 def test_rewards_beyond_their_time_are_counted_and_dropped():
     for ttl, late in ((None, 0), (1, 0), (0, 5)):
         agent = bandit(ttl=ttl, memory=2)

@@ -7,7 +7,7 @@ import torch
 from everlearn.core.errors import DataError
 from everlearn.data.encoder import Encoder, Numbers
 from everlearn.data.scaling import Scale
-from everlearn.data.served_layout import FIXED, Layout
+from everlearn.data.served_layout import FIXED, OPTIONAL, Layout
 
 FIRST = ["step", "seq", "id", "kind", "revision", "time"]
 
@@ -41,7 +41,7 @@ def test_what_is_told_depends_on_the_kind():
     assert one.columns.field("y").type == pyarrow.float64()
     assert two.columns.field("answer").type == pyarrow.list_(pyarrow.float64())
     agent = Layout("actions", (1,), "float32")
-    assert agent.columns.names == [*FIRST, "x", "action", "propensity", "reward", "version", "default"]
+    assert agent.columns.names == [*FIRST, "x", "action", "propensity", "reward", *OPTIONAL, "version", "default"]
 
 
 def test_a_spec_as_json_gives_the_layout_and_its_schema():

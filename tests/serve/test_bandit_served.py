@@ -1,0 +1,144 @@
+"""A bandit in service: decisions with what a log must hold, rewards late, twice, otherwise or never, a server that is killed and one that
+goes back; and always the state of the offline fold over its log."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+from starlette.testclient import TestClient
+
+from everlearn import Client
+from everlearn.comparison.catalog import build_agent
+from everlearn.core.run import run
+from everlearn.data.served import served
+from everlearn.serve.app import create_app
+from everlearn.serve.export import export
+
+from .bandit_server import SPEC, TEXT, engine
+from .test_export import learned, until
+from .test_round_trip import free_port
+
+OFFERED = [[1, 0, 1], [1, 1, 0], [1, 1, 1]]
+
+
+def row(number):
+    x = numpy.random.default_rng(number).normal(size=2).round(3).tolist()
+    return [*x, *OFFERED[number % 3]]
+
+
+def reward(number, action):
+    return float((row(number)[0] > 0) == (action == 0))
+
+
+def decide(client, numbers):
+    """Ask for rows; the decisions are sound."""
+    made = {}
+    for number in numbers:
+        answer = client.post("/v1/predict", json={"id": f"r{number}", "x": row(number)}).json()
+        output = answer["output"]
+        made[number] = output
+        chances = output["probabilities"]
+        assert output["propensity"] == chances[output["answer"]] > 0 and sum(chances) == pytest.approx(1.0)
+        assert [chance > 0 for chance in chances] == [bool(value) for value in OFFERED[number % 3]]
+    return made
+
+
+def tell(client, made, numbers):
+    for number in numbers:
+        answered = client.post("/v1/feedback", json={"id": f"r{number}", "reward": reward(number, made[number]["answer"])})
+        assert answered.status_code in (200, 202), answered.text
+    return len(list(numbers))
+
+
+def offline(folder, path):
+    """(sha256 of the last version of the server, the fold of `run` over its exported log)."""
+    with engine(folder) as made:
+        last = made.versions()[0]
+        export(made.history.lineage(last["version"]), path, SPEC, model=TEXT, seed=0)
+    return last["sha256"], run(build_agent(TEXT, 0), served(path))
+
+
+def test_rewards_late_twice_otherwise_and_never(tmp_path):
+    passed = [0.0]
+    clock = lambda: time.time() + passed[0]  # noqa: E731
+    with engine(tmp_path / "log", clock, horizon=3600.0, default=0.0) as made, TestClient(create_app(made)) as client:
+        until(lambda: made.status()["ready"])
+        first = decide(client, range(30))
+        assert first[0] == decide(client, [0])[0] and first[0]["generation"] == 0  # asked twice, answered once
+        tell(client, first, range(29, 9, -1))  # out of order; ten are left for later
+        until(lambda: made.status()["counts"]["answers"] >= 20 and learned(made))
+        assert decide(client, [1000])[1000]["generation"] == 1
+        tell(client, first, range(5))  # late: after the period that decided them was closed
+        tell(client, first, range(5))  # twice
+        other = {"id": "r0", "reward": 1.0 - reward(0, first[0]["answer"])}
+        refused = client.post("/v1/feedback", json=other)
+        assert refused.status_code in (409, 422) and refused.json()["code"] == "conflict"
+        passed[0] = 4000.0  # the others are never told: the default reward comes in their place
+        until(lambda: made.status()["counts"]["answers"] >= 31 and learned(made))
+        assert not made.alarms()
+    sha256, result = offline(tmp_path / "log", tmp_path / "log.parquet")
+    agent = result.learner
+    assert result.sha256 == sha256 and agent.generation >= 1 and agent.learned >= 31
+    ages = dict(zip(agent.window.ids, agent.window["generation"].tolist(), strict=True))
+    assert {ages[f"r{number}"] for number in range(5)} == {0}  # of the period that decided them
+    rewards = dict(zip(agent.window.ids, agent.window["reward"].tolist(), strict=True))
+    assert all(rewards[f"r{number}"] == 0.0 for number in range(5, 10))
+
+
+@pytest.mark.parametrize("after", ["skip", "replay"])
+def test_going_back_gives_the_state_of_the_shorter_log(tmp_path, after):
+    with engine(tmp_path / "log") as made, TestClient(create_app(made)) as client:
+        until(lambda: made.status()["ready"])
+        first = decide(client, range(24))
+        tell(client, first, range(24))
+        until(lambda: learned(made))
+        before = made.versions()[0]
+        second = decide(client, range(100, 124))
+        tell(client, second, range(100, 124))
+        until(lambda: learned(made))
+        made.rollback(before["version"], "a bad day", after)
+        third = decide(client, range(200, 210))
+        tell(client, third, range(200, 210))
+        until(lambda: learned(made))
+    sha256, result = offline(tmp_path / "log", tmp_path / "log.parquet")
+    agent = result.learner
+    assert result.sha256 == sha256 and agent.tally["duplicates"] == 0
+    assert agent.learned + agent.tally["late"] == result.events
+    assert result.events == 58 if after == "replay" else 10 <= result.events <= 34
+    assert {f"r{number}" for number in range(200, 210)} <= set(agent.window.ids)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_learns_each_reward_once(tmp_path):
+    port, told = free_port(), 0
+
+    def start():
+        script = Path(__file__).with_name("bandit_server.py")
+        command = [sys.executable, "-m", "tests.serve.bandit_server", str(tmp_path / "log"), str(port)]
+        return subprocess.Popen(command, cwd=script.parents[2], stderr=subprocess.DEVNULL)
+
+    server = start()
+    try:
+        with Client(f"http://127.0.0.1:{port}", retries=50, deadline=60.0) as client:
+            for life in range(3):
+                client.wait_ready(60)
+                for number in range(life * 30, life * 30 + 30):
+                    seen = client.predict(row(number), id=f"r{number}")
+                    client.feedback(seen.id, reward=reward(number, seen.answer))
+                    told += 1
+                server.kill()
+                server.wait()
+                server = start()
+                client.wait_ready(60)
+                client.feedback(seen.id, reward=reward(number, seen.answer))  # once more, to the server that follows
+            time.sleep(0.5)
+    finally:
+        server.terminate()
+        server.wait()
+    sha256, result = offline(tmp_path / "log", tmp_path / "log.parquet")
+    agent = result.learner
+    assert result.sha256 == sha256
+    assert agent.learned == told == 90 and agent.tally["duplicates"] == 0 and agent.generation == 4
