@@ -30,6 +30,8 @@ PACKAGES = (
     "continuum",
     "river",
     "ncps",
+    "vowpalwabbit",
+    "mabwiser",
     "ray",
     "fastapi",
     "uvicorn",
