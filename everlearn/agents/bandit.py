@@ -6,7 +6,6 @@ Rewards may come late, twice or out of order: a row belongs to the period that d
 of the log in order. Reference: Vangara & Egg (2024), Contextual bandits in payment processing, arXiv 2412.00569.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from everlearn.agents.blend import Blend
 from everlearn.agents.committee import Lesson
 from everlearn.agents.draws import pick, uniforms
 from everlearn.agents.explorer import Explorer, Progress, raised
@@ -40,7 +40,6 @@ from everlearn.core.random import derive
 from everlearn.core.state import capture, restore
 
 STARVED = 0.5  # of an even share: what an action with too few rows gets at least
-FORGOTTEN = 0.05  # of the mixture: models that count for less than this are let go
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class ContextualBandit(Agent):
 
     name = "bandit"
     parts = (
-        "features", "models", "calibrations", "committee", "window", "counts", "sharpness",
+        "features", "blend", "committee", "window", "counts", "sharpness",
         "generation", "learned", "fitted", "since", "tally",
     )  # fmt: skip
 
@@ -131,16 +130,14 @@ class ContextualBandit(Agent):
         self.gate, self.clipped, self.bounded, self.seed = gate, clipped, bounded, seed
         self.corrections = corrections
         self._check_fit()
-        depth = 1 if mix == 0.0 else math.ceil(math.log(FORGOTTEN) / math.log(mix))
         self.features = 0
-        self.models: list[Model] = [oracle.start(actions, derive(seed, "oracle", -age)) for age in range(depth)]
-        self.calibrations = [Calibration() for _ in range(depth)]
+        self.blend = Blend(oracle, actions, mix, clipped, derive(seed, "oracle", 0))
         self.committee: list[Model] = [Ridge().start(actions, seed) for _ in range(explore.members)]
         self.window = Window(actions)
         self.counts = torch.zeros(actions, dtype=torch.int64)
         self.sharpness: float | None = None
         self.generation = self.learned = self.fitted = self.since = 0
-        self.tally = {"duplicates": 0, "late": 0, "corrected": 0, "fits": 0, "held_back": 0}
+        self.tally = {"duplicates": 0, "late": 0, "corrected": 0, "held_back": 0}
         self.restored()
 
     def _check_fit(self) -> None:
@@ -195,16 +192,7 @@ class ContextualBandit(Agent):
         return torch.from_numpy(self._scores(seen.x).T.copy())
 
     def _scores(self, x: Array) -> Array:
-        x = x.astype(numpy.float64)
-        total = self.calibrations[0](self.models[0].scores(x))
-        if len(self.models) > 1:
-            known = min(len(self.models), self.tally["fits"] - self.tally["held_back"]) or 1
-            share = numpy.array([self.mix**age for age in range(known)])
-            share /= share.sum()
-            total = total * share[0]
-            for age in range(1, known):
-                total = total + share[age] * self.calibrations[age](self.models[age].scores(x))
-        return numpy.clip(total, 0.0, 1.0) if self.clipped else total
+        return self.blend.scores(x.astype(numpy.float64))
 
     def _spread(self, seen: Seen) -> Array:
         """(actions, rows) of the policy."""
@@ -213,7 +201,7 @@ class ContextualBandit(Agent):
     def _policy(self, x: Array, offered: Array, scores: Array, explorer: Explorer) -> Array:
         widths = votes = None
         if explorer.needs_widths:
-            widths = self.models[0].widths(x.astype(numpy.float64))
+            widths = self.blend.newest.widths(x.astype(numpy.float64))
         if explorer.members:
             votes = numpy.stack([member.scores(x.astype(numpy.float64)) for member in self.committee])
         spread = explorer.distribution(scores, offered, Progress(self.learned, self.fitted, widths, votes))
@@ -325,7 +313,7 @@ class ContextualBandit(Agent):
             if draws_of(self.seed, "explored", [id])[0] >= chance:
                 return
         weight = 1.0 if self.weights == "none" else 1.0 / propensity
-        self.models[0].learn(x, action, reward, min(weight, self.clip) if self.weights == "clipped" else weight)
+        self.blend.newest.learn(x, action, reward, min(weight, self.clip) if self.weights == "clipped" else weight)
 
     # ---- periods -----------------------------------------------------------------------------------------------------------
 
@@ -352,12 +340,13 @@ class ContextualBandit(Agent):
     def _fit(self, kept: Array) -> Metrics:
         held = draws_of(self.seed, "held out", self.window.ids) < HELD_OUT
         rest = kept & ~held
-        self.tally["fits"] += 1
-        if self.gate and self.tally["fits"] > 1 and rest.any() and held.any():
+        if self.gate and self.blend.fits and rest.any() and held.any():
             model, calibration = self._fitted(rest, held)
             explorer = self._settled(model, calibration)
             if not is_better(
-                lambda x, offered: self._policy(x, offered, self._expected(model, calibration, x), explorer),
+                lambda x, offered: self._policy(
+                    x, offered, self.blend.alone(model, calibration, x.astype(numpy.float64)), explorer
+                ),
                 lambda x, offered: self._policy(x, offered, self._scores(x), self._explorer),
                 self.window,
                 held,
@@ -366,8 +355,7 @@ class ContextualBandit(Agent):
                 return {"deployed": 0.0}
         calibrated = self.calibrate != "none" and rest.any() and (kept & held).any()
         model, calibration = self._fitted(rest if calibrated else kept, held & kept if calibrated else None)
-        self.models = [model, *self.models[:-1]]
-        self.calibrations = [calibration, *self.calibrations[:-1]]
+        self.blend.push(model, calibration)
         self.fitted = int(kept.sum())
         self.sharpness = getattr(self._settled(model, calibration), "gamma", None)
         return {"deployed": 1.0, "rows": self.fitted}
@@ -376,7 +364,7 @@ class ContextualBandit(Agent):
         """A model fitted to some rows, and its calibration on others."""
         model = self.oracle.start(self.actions, derive(self.seed, "oracle", self.generation))
         if getattr(self.oracle, "warm_start", False):
-            restore(model, capture(self.models[0]))
+            restore(model, capture(self.blend.newest))
         model.fit(rows_of(self.window, kept, self.weights, self.clip))
         calibration = Calibration()
         if held is not None and self.calibrate != "none":
@@ -385,13 +373,11 @@ class ContextualBandit(Agent):
             calibration.fit(self.calibrate, scores, rows.reward, rows.weight)
         return model, calibration
 
-    def _expected(self, model: Model, calibration: Calibration, x: Array) -> Array:
-        scores = calibration(model.scores(x.astype(numpy.float64)))
-        return numpy.clip(scores, 0.0, 1.0) if self.clipped else scores
-
     def _settled(self, model: Model, calibration: Calibration) -> Explorer:
         offered = numpy.ascontiguousarray(self.window["offered"].T)
-        return self._spreading().settled(self._expected(model, calibration, self.window["x"]), offered)
+        return self._spreading().settled(
+            self.blend.alone(model, calibration, self.window["x"].astype(numpy.float64)), offered
+        )
 
     def _teach_again(self) -> None:
         """The committee learns the rows of the window anew, in their order."""

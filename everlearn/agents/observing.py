@@ -33,6 +33,7 @@ class Rules(Protocol):
     bounded: bool
     weights: str
     train_on: str
+    gate: bool
 
 
 def observed(observation: X, actions: int, masked: bool, features: int) -> Seen:
@@ -55,7 +56,8 @@ def observed(observation: X, actions: int, masked: bool, features: int) -> Seen:
             raise InputError(f"bandit: with masked=True the last {actions} columns say what is on offer; x has no others.")
         if not ((mask == 0.0) | (mask == 1.0)).all():
             raise InputError(
-                f"bandit: with masked=True the last {actions} columns of x must be 0 or 1, got {mask[0].tolist()}."
+                f"bandit: with masked=True the last {actions} columns of x must be 0 or 1, got {mask[0].tolist()}; "
+                "in a table write true and false, which are not scaled."
             )
         allowed = numpy.ascontiguousarray((mask == 1.0).T)
     elif offered is None:
@@ -89,9 +91,10 @@ def told(rules: Rules, action: Any, reward: Any, propensity: Any, seen: Seen, ro
     if rules.bounded and not 0.0 <= reward <= 1.0:
         raise InputError(f"bandit: row {row}: reward must lie in [0, 1], got {reward!r}; rescale it, or set bounded=False.")
     if propensity is None:
-        if rules.weights != "none" or rules.train_on != "all":
+        if rules.weights != "none" or rules.train_on != "all" or rules.gate:
             raise InputError(
-                f"bandit: row {row}: weights={rules.weights!r} and train_on={rules.train_on!r} need a propensity, got None."
+                f"bandit: row {row}: weights={rules.weights!r}, train_on={rules.train_on!r} and gate={rules.gate!r} need a "
+                "propensity, got None."
             )
         return action, float(reward), math.nan
     if not _number(propensity) or not 0.0 < propensity <= 1.0 + 1e-6:

@@ -8,7 +8,7 @@ import torch
 from everlearn.agents.observing import Seen, observed, told
 from everlearn.core.errors import InputError
 
-RULES = SimpleNamespace(actions=3, bounded=True, weights="none", train_on="all")
+RULES = SimpleNamespace(actions=3, bounded=True, weights="none", train_on="all", gate=False)
 
 
 def test_three_forms_of_an_observation():
@@ -68,7 +68,7 @@ def test_what_cannot_have_happened_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             told(RULES, *wrong, seen, 1)
-    loose = SimpleNamespace(actions=3, bounded=False, weights="ips", train_on="all")
+    loose = SimpleNamespace(actions=3, bounded=False, weights="ips", train_on="all", gate=False)
     assert told(loose, 0, 7.5, 0.5, seen) == (0, 7.5, 0.5)
     with pytest.raises(InputError, match="need a propensity, got None"):
         told(loose, 0, 1.0, None, Seen(seen.x, seen.offered))
