@@ -1,6 +1,7 @@
 """A bandit in service: decisions with what a log must hold, rewards late, twice, otherwise or never, a server that is killed and one that
 goes back; and always the state of the offline fold over its log."""
 
+import itertools
 import subprocess
 import sys
 import time
@@ -63,14 +64,17 @@ def offline(folder, path):
 
 def test_rewards_late_twice_otherwise_and_never(tmp_path):
     passed = [0.0]
-    clock = lambda: time.time() + passed[0]  # noqa: E731
-    with engine(tmp_path / "log", clock, horizon=3600.0, default=0.0) as made, TestClient(create_app(made)) as client:
+    with (
+        engine(tmp_path / "log", lambda: time.time() + passed[0], horizon=3600.0, default=0.0) as made,
+        TestClient(create_app(made)) as client,
+    ):
         until(lambda: made.status()["ready"])
         first = decide(client, range(30))
         assert first[0] == decide(client, [0])[0] and first[0]["generation"] == 0  # asked twice, answered once
         tell(client, first, range(29, 9, -1))  # out of order; ten are left for later
         until(lambda: made.status()["counts"]["answers"] >= 20 and learned(made))
-        assert decide(client, [1000])[1000]["generation"] == 1
+        asked = itertools.count(1000)  # until the policy that was fitted to them is in service
+        until(lambda: decide(client, [next(asked)]).popitem()[1]["generation"] == 1)
         tell(client, first, range(5))  # late: after the period that decided them was closed
         tell(client, first, range(5))  # twice
         other = {"id": "r0", "reward": 1.0 - reward(0, first[0]["answer"])}
@@ -108,7 +112,9 @@ def test_going_back_gives_the_state_of_the_shorter_log(tmp_path, after):
     assert result.sha256 == sha256 and agent.tally["duplicates"] == 0
     assert agent.learned + agent.tally["late"] == result.events
     assert result.events == 58 if after == "replay" else 10 <= result.events <= 34
-    assert {f"r{number}" for number in range(200, 210)} <= set(agent.window.ids)
+    new = {f"r{number}" for number in range(200, 210)}
+    # what is replayed first may close a second period, and rows that the version gone back to decided are then too late
+    assert len(new - set(agent.window.ids)) <= (agent.tally["late"] if after == "replay" else 0)
 
 
 @pytest.mark.slow
