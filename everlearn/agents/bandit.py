@@ -30,7 +30,7 @@ from everlearn.agents.fitting import (
     rows_of,
 )
 from everlearn.agents.gap_weighting import SquareCB
-from everlearn.agents.observing import Seen, observed, told
+from everlearn.agents.observing import Seen, observed, period_of, told
 from everlearn.agents.oracles import Array, Model, Oracle, Ridge
 from everlearn.agents.window import Window
 from everlearn.core.agent import Agent, Decision
@@ -218,8 +218,9 @@ class ContextualBandit(Agent):
             raise InputError(f"bandit: update takes a Feedback, got {type(feedback).__name__}.")
         seen = observed(feedback.observation, self.actions, self.masked, self.features)
         action, reward, propensity = told(self, feedback.action, feedback.reward, feedback.propensity, seen)
-        self._conflict(feedback.id, seen.x[0], action, reward)
-        return self._take(feedback.id, seen.x[0], seen.offered[:, 0], action, reward, propensity, feedback.generation)
+        decided = period_of(feedback.generation)
+        self._conflict(feedback.id, action, reward)
+        return self._take(feedback.id, seen.x[0], seen.offered[:, 0], action, reward, propensity, decided)
 
     def learn(
         self,
@@ -249,16 +250,16 @@ class ContextualBandit(Agent):
         rows, met = [], {}
         for place, (what, value, chance, id, age) in enumerate(zip(*lists, strict=True)):
             action_, reward_, chance_ = told(self, what, value, chance, seen, place)
-            self._conflict(id, seen.x[place], action_, reward_, met)
+            self._conflict(id, action_, reward_, met)
             met.setdefault(id, (action_, reward_))
-            rows.append((id, seen.x[place], seen.offered[:, place], action_, reward_, chance_, age))
+            rows.append((id, seen.x[place], seen.offered[:, place], action_, reward_, chance_, period_of(age, place)))
         before = dict(self.tally)
         for row in rows:
             self._take(*row)
         counted = {key: self.tally[key] - before[key] for key in ("duplicates", "late")}
         return {"reward": sum(row[4] for row in rows) / count, "generation": self.generation, **counted}
 
-    def _conflict(self, id: Any, x: Array, action: int, reward: float, met: dict | None = None) -> None:
+    def _conflict(self, id: Any, action: int, reward: float, met: dict | None = None) -> None:
         """Refuse a second, different word on a decision."""
         if not isinstance(id, str):
             raise InputError(f"bandit: the id of a decision must be text, got {id!r}.")

@@ -102,5 +102,12 @@ def told(rules: Rules, action: Any, reward: Any, propensity: Any, seen: Seen, ro
     return action, float(reward), min(float(propensity), 1.0)
 
 
+def period_of(generation: Any, row: int = 0) -> int | None:
+    """The period that decided a row, None where it is not known. Raises InputError."""
+    if generation is not None and (not isinstance(generation, int) or isinstance(generation, bool) or generation < 0):
+        raise InputError(f"bandit: row {row}: generation must be an int >= 0, or None, got {generation!r}.")
+    return generation
+
+
 def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

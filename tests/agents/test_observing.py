@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from everlearn.agents.observing import Seen, observed, told
+from everlearn.agents.observing import Seen, observed, period_of, told
 from everlearn.core.errors import InputError
 
 RULES = SimpleNamespace(actions=3, bounded=True, weights="none", train_on="all", gate=False)
@@ -72,3 +72,10 @@ def test_what_cannot_have_happened_is_refused():
     assert told(loose, 0, 7.5, 0.5, seen) == (0, 7.5, 0.5)
     with pytest.raises(InputError, match="need a propensity, got None"):
         told(loose, 0, 1.0, None, Seen(seen.x, seen.offered))
+
+
+def test_a_period_is_a_count():
+    assert (period_of(None), period_of(3)) == (None, 3)
+    for wrong in (-1, 1.0, True, "2"):
+        with pytest.raises(InputError, match="row 4: generation must be an int >= 0, or None, got"):
+            period_of(wrong, 4)

@@ -13,10 +13,12 @@ from starlette.testclient import TestClient
 
 from everlearn import Client
 from everlearn.comparison.catalog import build_agent
+from everlearn.core.errors import InputError
 from everlearn.core.run import run
 from everlearn.data.served import served
 from everlearn.serve.app import create_app
 from everlearn.serve.export import export
+from everlearn.serve.source import source_of
 
 from .bandit_server import SPEC, TEXT, engine
 from .test_export import learned, until
@@ -148,3 +150,24 @@ def test_a_server_that_is_killed_learns_each_reward_once(tmp_path):
     agent = result.learner
     assert result.sha256 == sha256
     assert agent.learned == told == 90 and agent.tally["duplicates"] == 0 and agent.generation == 4
+
+
+def test_a_table_whose_columns_say_what_is_on_offer_is_served(tmp_path):
+    """True and false are not scaled, so they stay what they say; numbers are, and are refused with the reason."""
+    rows = [
+        ("0.5", "true", "false", "x"),
+        ("0.1", "true", "true", "y"),
+        ("0.9", "false", "true", "x"),
+        ("0.3", "true", "true", "y"),
+    ]
+    for name, words in (("flags", ("true", "false")), ("numbers", ("1", "0"))):
+        text = "\n".join(",".join(row) for row in [("a", "first", "second", "label"), *rows])
+        (tmp_path / f"{name}.csv").write_text(text.replace("true", words[0]).replace("false", words[1]) + "\n")
+    flags, numbers = (
+        source_of("bandit(masked=True, explore=uniformly())", data=str(tmp_path / f"{name}.csv"), target="label")
+        for name in ("flags", "numbers")
+    )
+    x = flags.spec.tensor([flags.spec.row({"a": 0.2, "first": False, "second": True})])
+    assert flags.served.act(x, 0).probabilities == (0.0, 1.0)
+    with pytest.raises(InputError, match="in a table write true and false, which are not scaled"):
+        numbers.served.act(numbers.spec.tensor([numbers.spec.row({"a": 0.2, "first": 0, "second": 1})]), 0)
