@@ -1,6 +1,6 @@
 """A small transformer encoder whose output layer is its table of embeddings, for short sequences of tokens.
 
-    h = LayerNorm(E[x] + P)        per block: h = LayerNorm(h + attention(h)), h = LayerNorm(h + W2 gelu(W1 h))
+    h = LayerNorm(E[x] + P),   post-norm blocks (`nn.transformer`)
     scores = LayerNorm(gelu(W h)) E^T + b
 
 Every position sees every other one. The table begins as N(0, std^2): with a tied output a token of a small row can never win the softmax,
@@ -15,27 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from everlearn.core.errors import ArgumentError, check_count, check_range
+from everlearn.core.errors import check_count, check_range
 from everlearn.core.random import isolated
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, heads: int, inner: int):
-        super().__init__()
-        self.heads = heads
-        self.mix = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.after_attention = nn.LayerNorm(dim)
-        self.wide = nn.Linear(dim, inner)
-        self.narrow = nn.Linear(inner, dim)
-        self.after_inner = nn.LayerNorm(dim)
-
-    def forward(self, h: Tensor) -> Tensor:
-        rows, length, dim = h.shape
-        q, k, v = self.mix(h).view(rows, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, length, dim)
-        h = self.after_attention(h + self.out(seen))
-        return self.after_inner(h + self.narrow(functional.gelu(self.wide(h))))
+from everlearn.nn.transformer import Block
 
 
 class TinyEncoder(nn.Module):
@@ -65,18 +47,15 @@ class TinyEncoder(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        for key, value in {"vocabulary": vocabulary, "dim": dim, "depth": depth, "heads": heads, "inner": inner}.items():
+        for key, value in {"vocabulary": vocabulary, "dim": dim, "depth": depth, "length": length}.items():
             check_count(self.name, key, value)
-        check_count(self.name, "length", length)
         check_range(self.name, "std", std, 0.0)
-        if dim % heads:
-            raise ArgumentError(f"tiny_encoder: dim must be a multiple of heads, got dim={dim} and heads={heads}.")
         self.std, self.length, self.answers = std, length, answers
         with isolated(seed, self.name):
             self.table = nn.Parameter(std * torch.randn(vocabulary, dim))
             self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
             self.first = nn.LayerNorm(dim)
-            self.blocks = nn.ModuleList(_Block(dim, heads, inner) for _ in range(depth))
+            self.blocks = nn.ModuleList(Block(dim, heads, inner) for _ in range(depth))
             self.dense = nn.Linear(dim, dim)
             self.last = nn.LayerNorm(dim)
             self.bias = nn.Parameter(torch.zeros(vocabulary))

