@@ -87,10 +87,12 @@ def test_a_step_closes_with_its_last_answer(start):
 
 def test_a_few_answers_are_learned_from_after_the_wait(start):
     engine = start(wait=0.2)
+    began = time.monotonic()
     feed(engine, range(3))
-    assert steps(engine) == []
     until(lambda: engine.learning.fold.learner.told == [0.0, 1.0, 2.0])  # a step is logged first, then folded
-    assert steps(engine) == [(1, 3, "time")]
+    assert time.monotonic() - began >= 0.2
+    found = steps(engine)  # one, where the machine is not so slow that the wait is over between two answers
+    assert (found[0][0], found[-1][1]) == (1, 6) and {reason for _, _, reason in found} == {"time"}
 
 
 def test_inputs_alone_are_folded_when_they_have_waited(start, monkeypatch):
