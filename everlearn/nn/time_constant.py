@@ -20,7 +20,7 @@ from everlearn.nn.liquid import LiquidCell
 from everlearn.nn.wiring import Wiring, fully_connected
 
 EPSILON = 1e-8  # in the denominator
-tanh_backward = torch.ops.aten.tanh_backward.grad_input  # (gradient, tanh(z)) -> gradient (1 - tanh(z)^2), into grad_input
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input  # (gradient, s) -> gradient s (1 - s), into grad_input
 SOLVERS = ("fused", "euler", "rk4")
 POSITIVITY = ("implicit", "explicit")
 RANGES = {"g": (0.001, 1.0), "vleak": (-0.2, 0.2), "C": (0.4, 0.6), "w": (0.001, 1.0), "sigma": (3.0, 8.0), "mu": (0.3, 0.8)}
@@ -124,16 +124,21 @@ class LTCCell(LiquidCell):
         return num, torch.einsum("btmn,mn->tbn", s, w) + g
 
     def _fused(self, v: Tensor, num: Tensor, den: Tensor, dt: Tensor | float) -> Tensor:
-        # sigmoid(z) = (1 + tanh(z / 2)) / 2: halves go into the weights, since tanh is the faster of the two
-        w = (self._positive("w") * self.mask).T / 2
-        weights = torch.stack([w * self.E.T, w], 1)  # (to, 2, from)
-        always = weights.sum(2).unsqueeze(2)
-        slope, shift = self.sigma.T / 2, -(self.sigma * self.mu).T / 2
+        to, source = self._ends()
+        w = (self._positive("w") * self.mask).T
+        weights = torch.stack([w * self.E.T, w], 1)[to, :, source]  # (to, 2, from)
+        slope, shift = self.sigma.T[to, source], -(self.sigma * self.mu).T[to, source]
         elapsed = dt.T.unsqueeze(1) if isinstance(dt, Tensor) else dt  # (time, 1, batch)
         capacity = self._positive("C").unsqueeze(1) * self.ode_unfolds / elapsed
-        num, den = num.transpose(1, 2) + always[:, 0], den.transpose(1, 2) + always[:, 1] + capacity + EPSILON
-        states = _Substeps.apply(self.ode_unfolds, v.T, num, den, capacity.expand_as(num), slope, shift, weights)
+        given = torch.stack([num.transpose(1, 2), den.transpose(1, 2) + capacity + EPSILON], 2)  # (time, units, 2, batch)
+        states = _Substeps.apply(
+            self.ode_unfolds, to, source, v.T, given, capacity.expand(len(num), *v.T.shape), slope, shift, weights
+        )
         return states.permute(2, 0, 1)
+
+    def _ends(self) -> tuple[slice, slice]:
+        """The neurons that synapses lead to, and those that they come from. A wiring in layers has none to or from some of its layers."""
+        return _span(self.mask.any(0)), _span(self.mask.any(1))
 
     def _explicit(self):
         w, capacity = self._positive("w") * self.mask, self._positive("C")
@@ -157,65 +162,81 @@ class LTCCell(LiquidCell):
         return step
 
 
+def _span(which: Tensor) -> slice:
+    places = which.nonzero()
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 1)
+
+
 class _Substeps(torch.autograd.Function):
-    """All semi-implicit sub-steps of a sequence, and their gradient, with synapses tanh(slope v + shift).
+    """All semi-implicit sub-steps of a sequence, and their gradient, with synapses sigmoid(slope v + shift).
 
     States lie (units, batch) and synapses (to, from, batch), so that both sums over the sources are one batched product with the
-    weights (to, 2, from). The synapses are not kept for the gradient: computing them again takes less time than fetching memory
-    for them, so they are written into the same room in every sub-step.
+    weights (to, 2, from), added to what inputs and leak give. The synapses are not kept for the gradient: computing them again takes
+    no longer than writing and reading them beyond the cache, so they go into the same room in every sub-step.
     """
 
     @staticmethod
-    def forward(ctx, unfolds, v, num_in, den_in, capacity, slope, shift, weights):
-        steps, units, batch = num_in.shape
-        slope, shift = (value.unsqueeze(2).expand(units, units, batch).contiguous() for value in (slope, shift))
-        room = torch.zeros_like(slope)
+    def forward(ctx, unfolds, to, source, v, given, capacity, slope, shift, weights):
+        steps, units, _, batch = given.shape
+        slope, shift = (value.unsqueeze(2).expand(*value.shape, batch).contiguous() for value in (slope, shift))
+        room, capacity = torch.empty_like(slope), capacity.contiguous()
         pairs = v.new_ones(steps * unfolds + 1, units, 2, batch)  # each state beside ones, which the gradient needs
-        states, dens = pairs[:, :, 0], v.new_empty(steps * unfolds, units, batch)
+        states, sums = pairs[:, :, 0], given.repeat_interleave(unfolds, 0)
         states[0] = v
-        v, *answers = states.unbind(0)  # views to write into: one call takes less time than an index each
-        given = zip(num_in.unbind(0), den_in.unbind(0), capacity.unbind(0), strict=True)
-        own = (inputs for inputs in given for _ in range(unfolds))
-        for answer, out, (num, den, c) in zip(answers, dens.unbind(0), own, strict=True):
-            s = torch.addcmul(shift, slope, v, out=room).tanh_()
-            first, second = torch.bmm(weights, s).unbind(1)
-            torch.add(second, den, out=out)
-            v = torch.addcmul(first.add_(num), c, v, out=answer).div_(out)
-        ctx.unfolds, ctx.room = unfolds, (slope, shift, room)
-        ctx.save_for_backward(capacity, weights, pairs, dens)
+        # views to write into, all at once: one call takes less time than an index each
+        ways = zip(
+            states[:-1].unbind(0),
+            states[:-1, source].unbind(0),
+            states[1:].unbind(0),
+            *(part.unbind(0) for part in (sums[:, :, 0], sums[:, :, 1], sums[:, to])),
+            strict=True,
+        )
+        own = (c for c in capacity.unbind(0) for _ in range(unfolds))
+        for c, (v, sources, answer, num, den, added) in zip(own, ways, strict=True):
+            s = torch.addcmul(shift, slope, sources, out=room).sigmoid_()
+            num.addcmul_(c, v)
+            added.baddbmm_(weights, s)
+            torch.div(num, den, out=answer)
+        ctx.unfolds, ctx.ends, ctx.room = unfolds, (to, source), (slope, shift, room)
+        ctx.save_for_backward(capacity, weights, pairs, sums)
         return states[unfolds::unfolds].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        capacity, weights, pairs, dens = ctx.saved_tensors
+        capacity, weights, pairs, sums = ctx.saved_tensors
+        to, source = ctx.ends
         slope, shift, s = ctx.room
-        z, states = torch.zeros_like(s), pairs[:, :, 0]
-        across, inward = slope[:, :, :1].permute(1, 2, 0).contiguous(), z.transpose(0, 1)  # (from, 1, to), (from, to, batch)
-        d_sums = dens.new_empty(
-            len(dens), dens.shape[1], 2, dens.shape[2]
-        )  # by numerator and, less its sign, by denominator
+        z, states = torch.empty_like(s), pairs[:, :, 0]
+        inward, turned = z.transpose(0, 1), s.transpose(1, 2)  # (from, to, batch), (to, batch, from)
+        across, outward = slope[:, :, :1].permute(1, 2, 0).contiguous(), inward.transpose(1, 2)
+        d_sums = torch.empty_like(sums)  # by numerator and, less its sign, by denominator
         back = (weights * weights.new_tensor([1.0, -1.0]).view(2, 1)).transpose(1, 2).contiguous()
-        d_weights, d_pairs = torch.zeros_like(weights), torch.zeros_like(weights)  # (to, 2, from), (from, 2, to)
-        every = list(
-            zip(pairs.unbind(0), states.unbind(0), states[1:].unbind(0), dens.unbind(0), d_sums.unbind(0), strict=False)
+        d_weights, d_pairs = torch.zeros_like(weights), weights.new_zeros(weights.shape[2], 2, len(weights))  # of that: (from, 2, to)
+        carried = torch.zeros_like(capacity[0])
+        reached = carried[source].unsqueeze(1)
+        ways = zip(
+            pairs[:-1, source].unbind(0),
+            states[:-1, source].unbind(0),
+            *(part.unbind(0) for part in (states[1:], sums[:, :, 1], d_sums[:, to], d_sums[:, :, 0], d_sums[:, :, 1])),
+            strict=True,
         )
-        c, received, carried = capacity.unbind(0), gradient.unbind(0), torch.zeros_like(gradient[0])
-        for number in range(len(every) - 1, -1, -1):
-            pair, v, answer, den, both = every[number]
+        c, received = capacity.unbind(0), gradient.unbind(0)
+        for number, (pair, v, answer, den, both, num, fall) in reversed(list(enumerate(ways))):
             step, inside = divmod(number, ctx.unfolds)
             if inside == ctx.unfolds - 1:
-                carried = carried + received[step]
-            num, fall = both.unbind(1)
+                carried += received[step]
             torch.mul(torch.div(carried, den, out=num), answer, out=fall)
-            torch.addcmul(shift, slope, v, out=s).tanh_()
-            d_weights.baddbmm_(both, s.transpose(1, 2))
-            tanh_backward(torch.bmm(back, both, out=z), s, grad_input=z)
-            d_pairs.baddbmm_(pair, inward.transpose(1, 2))
-            carried = torch.bmm(across, inward).squeeze(1).addcmul_(num, c[step])
-        parts = (*capacity.shape[:1], ctx.unfolds, *capacity.shape[1:])
-        d_num, d_den = d_sums.unbind(2)
-        d_capacity = (d_num * states[:-1]).view(parts).sum(1)
-        d_num, d_den, d_weights[:, 1] = d_num.reshape(parts).sum(1), -d_den.reshape(parts).sum(1), -d_weights[:, 1]
+            torch.addcmul(shift, slope, v, out=s).sigmoid_()
+            d_weights.baddbmm_(both, turned)
+            sigmoid_backward(torch.bmm(back, both, out=z), s, grad_input=z)
+            d_pairs.baddbmm_(pair, outward)
+            torch.mul(num, c[step], out=carried)
+            reached.baddbmm_(across, inward)
+        parts = (len(capacity), ctx.unfolds, *capacity.shape[1:])
+        d_capacity = (d_sums[:, :, 0] * states[:-1]).view(parts).sum(1)
+        d_given = d_sums.view(*parts[:3], 2, parts[3]).sum(1)
+        d_given[:, :, 1].neg_()
+        d_weights[:, 1].neg_()
         d_slope, d_shift = d_pairs.permute(1, 2, 0)
-        return None, carried, d_num, d_den, d_capacity, d_slope, d_shift, d_weights
+        return None, None, None, carried, d_given, d_capacity, d_slope, d_shift, d_weights
