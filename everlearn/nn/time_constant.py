@@ -212,7 +212,10 @@ class _Substeps(torch.autograd.Function):
         across, outward = slope[:, :, :1].permute(1, 2, 0).contiguous(), inward.transpose(1, 2)
         d_sums = torch.empty_like(sums)  # by numerator and, less its sign, by denominator
         back = (weights * weights.new_tensor([1.0, -1.0]).view(2, 1)).transpose(1, 2).contiguous()
-        d_weights, d_pairs = torch.zeros_like(weights), weights.new_zeros(weights.shape[2], 2, len(weights))  # of that: (from, 2, to)
+        d_weights, d_pairs = (
+            torch.zeros_like(weights),
+            weights.new_zeros(weights.shape[2], 2, len(weights)),
+        )  # of that: (from, 2, to)
         carried = torch.zeros_like(capacity[0])
         reached = carried[source].unsqueeze(1)
         ways = zip(
