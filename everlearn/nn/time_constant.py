@@ -180,65 +180,61 @@ class _Substeps(torch.autograd.Function):
         steps, units, _, batch = given.shape
         slope, shift = (value.unsqueeze(2).expand(*value.shape, batch).contiguous() for value in (slope, shift))
         room, capacity = torch.empty_like(slope), capacity.contiguous()
-        pairs = v.new_ones(steps * unfolds + 1, units, 2, batch)  # each state beside ones, which the gradient needs
-        states, sums = pairs[:, :, 0], given.repeat_interleave(unfolds, 0)
+        states, dens = v.new_empty(steps * unfolds + 1, units, batch), v.new_empty(steps * unfolds, units, batch)
         states[0] = v
+        sums = torch.empty_like(given[0])
+        num, den = sums.unbind(1)
+        added = sums[to]
         # views to write into, all at once: one call takes less time than an index each
-        ways = zip(
-            states[:-1].unbind(0),
-            states[:-1, source].unbind(0),
-            states[1:].unbind(0),
-            *(part.unbind(0) for part in (sums[:, :, 0], sums[:, :, 1], sums[:, to])),
-            strict=True,
-        )
-        own = (c for c in capacity.unbind(0) for _ in range(unfolds))
-        for c, (v, sources, answer, num, den, added) in zip(own, ways, strict=True):
+        ways = zip(states.unbind(0), states[:, source].unbind(0), states[1:].unbind(0), dens.unbind(0), strict=False)
+        own = (inputs for inputs in zip(given.unbind(0), capacity.unbind(0), strict=True) for _ in range(unfolds))
+        for (inputs, c), (v, sources, answer, kept) in zip(own, ways, strict=True):
             s = torch.addcmul(shift, slope, sources, out=room).sigmoid_()
+            sums.copy_(inputs)
             num.addcmul_(c, v)
             added.baddbmm_(weights, s)
-            torch.div(num, den, out=answer)
+            torch.div(num, kept.copy_(den), out=answer)
         ctx.unfolds, ctx.ends, ctx.room = unfolds, (to, source), (slope, shift, room)
-        ctx.save_for_backward(capacity, weights, pairs, sums)
+        ctx.save_for_backward(capacity, weights, states, dens)
         return states[unfolds::unfolds].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        capacity, weights, pairs, sums = ctx.saved_tensors
+        capacity, weights, states, dens = ctx.saved_tensors
         to, source = ctx.ends
         slope, shift, s = ctx.room
-        z, states = torch.empty_like(s), pairs[:, :, 0]
+        z, both = torch.empty_like(s), dens.new_empty(dens.shape[1], 2, dens.shape[2])
+        (num, fall), reaching = both.unbind(1), both[to]  # by numerator and, less its sign, by denominator
         inward, turned = z.transpose(0, 1), s.transpose(1, 2)  # (from, to, batch), (to, batch, from)
         across, outward = slope[:, :, :1].permute(1, 2, 0).contiguous(), inward.transpose(1, 2)
-        d_sums = torch.empty_like(sums)  # by numerator and, less its sign, by denominator
         back = (weights * weights.new_tensor([1.0, -1.0]).view(2, 1)).transpose(1, 2).contiguous()
+        pair = weights.new_ones(weights.shape[2], 2, dens.shape[2])  # the sources' states beside ones
+        first = pair[:, 0]
         d_weights, d_pairs = (
             torch.zeros_like(weights),
-            weights.new_zeros(weights.shape[2], 2, len(weights)),
+            weights.new_zeros(len(pair), 2, len(weights)),
         )  # of that: (from, 2, to)
+        d_given, d_capacity = dens.new_zeros(len(capacity), *both.shape), torch.zeros_like(capacity)
         carried = torch.zeros_like(capacity[0])
         reached = carried[source].unsqueeze(1)
-        ways = zip(
-            pairs[:-1, source].unbind(0),
-            states[:-1, source].unbind(0),
-            *(part.unbind(0) for part in (states[1:], sums[:, :, 1], d_sums[:, to], d_sums[:, :, 0], d_sums[:, :, 1])),
-            strict=True,
-        )
-        c, received = capacity.unbind(0), gradient.unbind(0)
-        for number, (pair, v, answer, den, both, num, fall) in reversed(list(enumerate(ways))):
-            step, inside = divmod(number, ctx.unfolds)
-            if inside == ctx.unfolds - 1:
-                carried += received[step]
+        ways = zip(states.unbind(0), states[:, source].unbind(0), states[1:].unbind(0), dens.unbind(0), strict=False)
+        own = zip(capacity.unbind(0), gradient.unbind(0), d_given.unbind(0), d_capacity.unbind(0), strict=True)
+        own = [part for part in own for _ in range(ctx.unfolds)]
+        for number, (v, sources, answer, den) in reversed(list(enumerate(ways))):
+            c, received, d_inputs, d_c = own[number]
+            if number % ctx.unfolds == ctx.unfolds - 1:
+                carried += received
             torch.mul(torch.div(carried, den, out=num), answer, out=fall)
-            torch.addcmul(shift, slope, v, out=s).sigmoid_()
-            d_weights.baddbmm_(both, turned)
-            sigmoid_backward(torch.bmm(back, both, out=z), s, grad_input=z)
+            d_inputs += both
+            d_c.addcmul_(num, v)
+            torch.addcmul(shift, slope, sources, out=s).sigmoid_()
+            d_weights.baddbmm_(reaching, turned)
+            sigmoid_backward(torch.bmm(back, reaching, out=z), s, grad_input=z)
+            first.copy_(sources)
             d_pairs.baddbmm_(pair, outward)
-            torch.mul(num, c[step], out=carried)
+            torch.mul(num, c, out=carried)
             reached.baddbmm_(across, inward)
-        parts = (len(capacity), ctx.unfolds, *capacity.shape[1:])
-        d_capacity = (d_sums[:, :, 0] * states[:-1]).view(parts).sum(1)
-        d_given = d_sums.view(*parts[:3], 2, parts[3]).sum(1)
         d_given[:, :, 1].neg_()
         d_weights[:, 1].neg_()
         d_slope, d_shift = d_pairs.permute(1, 2, 0)
