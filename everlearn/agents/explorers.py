@@ -10,8 +10,6 @@ References: those of `explorer`, `gap_weighting`, `confidence` and `committee`.
 from dataclasses import dataclass
 
 import numpy
-import torch
-from torch import Tensor
 
 from everlearn.agents.committee import Bag, Cover
 from everlearn.agents.confidence import LinTS, LinUCB, RegCB
@@ -80,15 +78,6 @@ class Softmax(Explorer):
     def spread(self, scores: Array, offered: Array, count: Array, progress: Progress) -> Array:
         raised = numpy.exp((scores - scores.max(axis=0)) / self.temperature)
         return raised / raised.sum(axis=0)
-
-
-def effective_actions(probabilities: Tensor) -> Tensor:
-    """exp(entropy) of each row of probabilities (rows, actions): 1 where one action is certain, k where k are alike.
-
-    >>> round(float(effective_actions(torch.tensor([[0.70909091, 0.2, 0.09090909]], dtype=torch.float64))), 6)
-    2.189435
-    """
-    return torch.special.entr(probabilities.double()).sum(1).exp()
 
 
 EXPLORERS = {

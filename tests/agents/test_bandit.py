@@ -13,7 +13,7 @@ from everlearn.agents.committee import Bag, Cover
 from everlearn.agents.confidence import LinTS, LinUCB, RegCB
 from everlearn.agents.draws import pick, uniforms
 from everlearn.agents.explorer import Progress
-from everlearn.agents.explorers import EpsilonGreedy, Greedy, Uniformly, effective_actions
+from everlearn.agents.explorers import EpsilonGreedy, Greedy, Uniformly
 from everlearn.agents.gap_weighting import Falcon, FastCB, SquareCB
 from everlearn.agents.oracle_logistic import Logistic
 from everlearn.agents.oracle_network import Network
@@ -23,6 +23,7 @@ from everlearn.comparison.catalog import build_agent
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.events import Feedback
 from everlearn.core.state import load_snapshot, same, save_snapshot
+from everlearn.measure.policy_generation import effective_actions
 
 ACTIONS, COLUMNS = 3, 4
 TRUE = torch.randn(ACTIONS, COLUMNS, generator=torch.Generator().manual_seed(9))

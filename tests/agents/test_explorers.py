@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everlearn.agents.explorers import EXPLORERS, EpsilonGreedy, Greedy, Softmax, Uniformly, effective_actions
+from everlearn.agents.explorers import EXPLORERS, EpsilonGreedy, Greedy, Softmax, Uniformly
 from everlearn.agents.gap_weighting import FastCB, SquareCB, SquareCBExact
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.spec import build, parse
+from everlearn.measure.policy_generation import effective_actions
 
 
 def table(*rows):

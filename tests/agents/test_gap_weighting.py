@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from everlearn.agents.explorer import Progress
-from everlearn.agents.explorers import Greedy, Uniformly, effective_actions
+from everlearn.agents.explorers import Greedy, Uniformly
 from everlearn.agents.gap_weighting import Falcon, FastCB, SquareCB, SquareCBExact
 from everlearn.core.errors import ArgumentError, InputError
+from everlearn.measure.policy_generation import effective_actions
 
 from .test_explorers import near, table
 

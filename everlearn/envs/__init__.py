@@ -1,0 +1,1 @@
+"""Worlds in which agents act: Gymnasium environments, and the batched forms behind them."""
