@@ -9,16 +9,39 @@ References: Zhang, Jain & Jamieson (2020), arXiv 2010.15382; Fiez et al. (2019),
 linear bandits, NeurIPS; Nowak (2011), The geometry of generalized binary search, IEEE Transactions on Information Theory.
 """
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, check_count, check_range
+from everlearn.core.spec import describe
 from everlearn.data.query_problem import QueryProblem
 
 
+def spelled(family: Callable[..., QueryProblem]) -> Callable[..., QueryProblem]:
+    """Give the problem the call string that it was made from, where its arguments can be written."""
+    signature = inspect.signature(family)
+
+    @functools.wraps(family)
+    def call(*args: Any, **kwargs: Any) -> QueryProblem:
+        problem = family(*args, **kwargs)
+        given = signature.bind(*args, **kwargs).arguments
+        given = {**given, **given.pop("settings", {})}
+        if any(isinstance(value, Tensor) for value in given.values()):
+            return problem
+        text = ", ".join(f"{key}={describe(value)}" for key, value in given.items())
+        return replace(problem, spec=f"{family.__name__}({text})")
+
+    return call
+
+
+@spelled
 def thresholds(n: int = 10, horizon: int = 10, **settings: Any) -> QueryProblem:
     """Labels of n points in a row that change once: n + 1 answers, z_k = +1/2 from point k on; theta_i is the margin at point i."""
     check_count("thresholds", "n", n, low=2)
@@ -32,6 +55,7 @@ def labellings(answers: Tensor, horizon: int = 20, **settings: Any) -> QueryProb
     return QueryProblem(torch.eye(answers.shape[1], dtype=torch.float64), answers, horizon=horizon, **settings)
 
 
+@spelled
 def best_arm(n: int = 10, horizon: int = 50, **settings: Any) -> QueryProblem:
     """Which of n arms has the highest mean."""
     check_count("best_arm", "n", n, low=2)
@@ -39,6 +63,7 @@ def best_arm(n: int = 10, horizon: int = 50, **settings: Any) -> QueryProblem:
     return QueryProblem(arms, arms, horizon=horizon, **{"noise": "gaussian", **settings})
 
 
+@spelled
 def top_k(n: int = 10, k: int = 2, horizon: int = 50, **settings: Any) -> QueryProblem:
     """Which k of n arms have the highest means: the answers are all sets of k. Raises ArgumentError past 100,000 sets."""
     check_count("top_k", "n", n, low=2)

@@ -33,7 +33,8 @@ class QueryProblem:
     "identification"; repeat: whether a query may be asked twice (under noise uncertainty sampling asks one query for ever);
     constraint: "realisable" where theta has the signs of one of the answers; likelihood: (m, n) P(yes | answer, query), strictly
     between 0 and 1; prior: (mean (d,), covariance (d, d)) of theta, else a ridge of `ridge` holds it near 0; offset: (n,) known
-    part of each mean, which then is offset_i + <x_i, theta> (gaussian noise and queries = answers only).
+    part of each mean, which then is offset_i + <x_i, theta> (gaussian noise and queries = answers only); spec: the call string it was
+    made from, where there is one.
 
     Raises ArgumentError: fewer than two queries or answers, a horizon below 1, queries that do not span the differences of answers.
 
@@ -57,6 +58,7 @@ class QueryProblem:
     offset: Tensor | None = None
     query_names: tuple[str, ...] = ()
     answer_names: tuple[str, ...] = ()
+    spec: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("queries", "answers"):
@@ -137,6 +139,11 @@ class QueryProblem:
         """The number of queries, n."""
         return len(self.queries)
 
+    @property
+    def variance(self) -> float:
+        """Of one answer: sigma^2, and for yes and no the most that it can be."""
+        return {"gaussian": self.sigma**2, "sign": 1.0, "bernoulli": 0.25}[self.noise]
+
     @cached_property
     def is_identity(self) -> bool:
         """Whether each query reads one coordinate of theta."""
@@ -155,7 +162,7 @@ class QueryProblem:
 
     def with_horizon(self, horizon: int) -> "QueryProblem":
         """The same problem with another budget."""
-        return replace(self, horizon=horizon)
+        return replace(self, horizon=horizon, spec=None)
 
     def mean(self, theta: Tensor) -> Tensor:
         """(B, n) mean answers for (B, d) unknowns."""
@@ -234,12 +241,9 @@ class QueryProblem:
 
     def gaussian(self, counts: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, d) and covariance (B, d, d) of theta for Gaussian noise of variance sigma^2 and the prior, or the ridge.
-
-        For yes and no the variance of an answer is at most 1 (sign) or 1/4 (bernoulli), which stands for it.
         """
         counts, sums = counts.double(), sums.double()
-        variance = {"gaussian": self.sigma**2, "sign": 1.0, "bernoulli": 0.25}[self.noise]
-        d = self.queries.shape[1]
+        variance, d = self.variance, self.queries.shape[1]
         if self.prior is None:
             mean, precision = torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64) * self.ridge / variance
         else:
