@@ -242,7 +242,8 @@ class Static(ByScore):
 
     def __post_init__(self) -> None:
         good = self.design is None or (
-            all(isinstance(share, (int, float)) and share >= 0 for share in self.design) and abs(sum(self.design) - 1.0) < 1e-6
+            all(isinstance(share, (int, float)) and share >= 0 for share in self.design)
+            and abs(sum(self.design) - 1.0) < 1e-6
         )
         if not good:
             raise ArgumentError(f"static: design must be shares >= 0 that sum to 1, got {self.design!r}.")

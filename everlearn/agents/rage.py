@@ -4,7 +4,7 @@
     drop z where  sqrt(2 sigma^2 ||z' - z||^2_{A^-1} log(2 n^2 j^2 / delta)) <= <z' - z, theta_hat>  for some z' that remains
 
 theta_hat is of the phase's own answers. With a fixed budget, `phases` phases are shortened by one factor so that they fill the
-horizon, and the bound shrinks by the root of that factor.
+horizon; the bound is then that of one pair, log(1 / delta) in the place of the logarithm, since all pairs cannot be told apart at once.
 
 Reference: Fiez, Jain, Jamieson & Ratliff (2019), Sequential experimental design for transductive linear bandits, NeurIPS,
 arXiv 1906.08399.
@@ -21,6 +21,8 @@ from everlearn.agents.query_design import allocate, elimination_design
 from everlearn.agents.query_rules import Memory, Rule
 from everlearn.core.errors import ArgumentError, check_count, check_range
 from everlearn.data.query_problem import QueryProblem, leaders, pick
+
+UNSEEN = 1e-8  # squared length of what no query of a phase touches
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +51,7 @@ class Rage(Rule):
 
     def begin(self, problem: QueryProblem, episodes: int) -> Memory:
         """All answers remain, and the first phase is planned."""
-        plan, length = self._plan(problem, torch.ones(len(problem.answers), dtype=torch.bool), 1)
+        plan = self._plan(problem, torch.ones(len(problem.answers), dtype=torch.bool), 1)
         nothing = torch.zeros(episodes, problem.size, dtype=torch.float64)
         return {
             "active": torch.ones(episodes, len(problem.answers), dtype=torch.bool),
@@ -57,7 +59,6 @@ class Rage(Rule):
             "counts": nothing,
             "sums": nothing,
             "phase": torch.ones(episodes, dtype=torch.int64),
-            "scale": torch.full((episodes,), length, dtype=torch.float64),
         }
 
     def advance(self, problem: QueryProblem, counts: Tensor, sums: Tensor, memory: Memory) -> Memory:
@@ -66,16 +67,16 @@ class Rage(Rule):
         if not over.any():
             return memory
         memory = {key: value.clone() for key, value in memory.items()}
-        plans: dict[bytes, tuple[Tensor, float]] = {}
+        plans: dict[bytes, Tensor] = {}
         for row in over.nonzero()[:, 0].tolist():
             asked, told = counts[row] - memory["counts"][row], sums[row] - memory["sums"][row]
             active, phase = memory["active"][row], int(memory["phase"][row])
-            active = self._eliminate(problem, active, asked, told, phase, float(memory["scale"][row]))
+            active = self._eliminate(problem, active, asked, told, phase)
             key = active.numpy().tobytes() + bytes([phase % 256])
             if key not in plans:
                 plans[key] = self._plan(problem, active, phase + 1)
             memory["active"][row] = active
-            memory["plan"][row], memory["scale"][row] = plans[key]
+            memory["plan"][row] = plans[key]
             memory["counts"][row], memory["sums"][row] = counts[row].double(), sums[row].double()
             memory["phase"][row] = phase + 1
         return memory
@@ -92,26 +93,23 @@ class Rage(Rule):
         spread = 8.0 * 4.0 ** (phase - 1) * rho * (1.0 + 1.0 / self.factor)
         return spread * math.log(2.0 * answers**2 * phase**2 / self.delta)
 
-    def _plan(self, problem: QueryProblem, active: Tensor, phase: int) -> tuple[Tensor, float]:
-        """(how often each query is asked in a phase (n,), by which the published length was shortened)."""
+    def _plan(self, problem: QueryProblem, active: Tensor, phase: int) -> Tensor:
+        """(n,) how often each query is asked in a phase."""
         if int(active.sum()) < 2:  # decided: what is left of the horizon confirms it evenly
-            return torch.full((problem.size,), float(problem.horizon), dtype=torch.float64), 1.0
+            return torch.full((problem.size,), float(problem.horizon), dtype=torch.float64)
         share, rho = elimination_design(problem.queries, problem.answers[active])
-        rho = rho * problem.variance
-        wanted = self._length(rho, phase, len(problem.answers))
+        support = int((share > 0).sum())
+        lengths = [
+            self._length(rho * problem.variance, number, len(problem.answers))
+            for number in range(1, (self.phases or phase) + 1)
+        ]
         if not self.phases:
-            support = int((share > 0).sum())
-            return allocate(share, max(math.ceil(wanted), 2 * self.factor * support)).double(), 1.0
-        lengths = [self._length(rho, number, len(problem.answers)) for number in range(1, self.phases + 1)]
-        phase = min(phase, self.phases)
-        total = max(1, round(problem.horizon * lengths[phase - 1] / sum(lengths)))
-        if phase == self.phases:
-            total = problem.horizon  # the last phase lasts to the end
-        return allocate(share, total).double(), total / wanted if phase < self.phases else 1.0
+            return allocate(share, max(math.ceil(lengths[-1]), 2 * self.factor * support)).double()
+        if phase >= self.phases:  # the last phase lasts to the end
+            return allocate(share, problem.horizon).double()
+        return allocate(share, max(support, round(problem.horizon * lengths[phase - 1] / sum(lengths)))).double()
 
-    def _eliminate(
-        self, problem: QueryProblem, active: Tensor, asked: Tensor, told: Tensor, phase: int, scale: float
-    ) -> Tensor:
+    def _eliminate(self, problem: QueryProblem, active: Tensor, asked: Tensor, told: Tensor, phase: int) -> Tensor:
         """Who remains. The best estimate always does."""
         information = (problem.queries * asked[:, None]).T @ problem.queries / problem.variance
         inverse = torch.linalg.pinv(information, hermitian=True)
@@ -120,11 +118,18 @@ class Rage(Rule):
         index = active.nonzero()[:, 0]
         answers = problem.answers[index]
         gain = answers @ theta if problem.offset is None else answers @ theta + problem.offset[index]
-        form = answers @ inverse @ answers.T
-        norm = (form.diagonal()[:, None] + form.diagonal()[None] - 2.0 * form).clamp(min=0.0)
-        bound = (2.0 * scale * norm * math.log(2.0 * problem.size**2 * phase**2 / self.delta)).sqrt()
+        unseen = torch.eye(len(inverse), dtype=torch.float64) - inverse @ information  # of which this phase tells nothing
+        norm = _squares(answers, inverse).masked_fill(_squares(answers, unseen) > UNSEEN, torch.inf)
+        level = 1.0 / self.delta if self.phases else 2.0 * problem.size**2 * phase**2 / self.delta
+        bound = (2.0 * norm * math.log(level)).sqrt()
         beaten = ((gain[:, None] - gain[None] >= bound) & ~torch.eye(len(index), dtype=torch.bool)).any(0)
         beaten[int(gain.argmax())] = False
         remains = active.clone()
         remains[index[beaten]] = False
         return remains
+
+
+def _squares(answers: Tensor, form: Tensor) -> Tensor:
+    """(k, k) of (z - z')^T form (z - z')."""
+    inner = answers @ form @ answers.T
+    return (inner.diagonal()[:, None] + inner.diagonal()[None] - 2.0 * inner).clamp(min=0.0)

@@ -240,8 +240,7 @@ class QueryProblem:
         return self.gaussian(counts, sums)[0]
 
     def gaussian(self, counts: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, d) and covariance (B, d, d) of theta for Gaussian noise of variance sigma^2 and the prior, or the ridge.
-        """
+        """Mean (B, d) and covariance (B, d, d) of theta for Gaussian noise of variance sigma^2 and the prior, or the ridge."""
         counts, sums = counts.double(), sums.double()
         variance, d = self.variance, self.queries.shape[1]
         if self.prior is None:
