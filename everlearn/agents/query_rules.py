@@ -21,7 +21,7 @@ from torch import Tensor
 from everlearn.agents.query_design import allocate, spread_design
 from everlearn.core.errors import ArgumentError, check_range
 from everlearn.core.spec import describe
-from everlearn.data.query_problem import QueryProblem, leaders, pick
+from everlearn.data.query_problem import QueryProblem, leaders
 
 BETA = 0.2315  # log((1 - beta) / beta) = 1.2
 Memory = dict[str, Tensor]
@@ -88,11 +88,14 @@ class ByScore(Memoryless):
 
 
 def askable(problem: QueryProblem, counts: Tensor) -> Tensor:
-    """(B, n) which queries may be asked: all, or those not asked so far; all again where none is left."""
+    """(B, n) which queries may be asked: all, or those not asked so far; all again where none is left; none that is withheld."""
+    allowed = (
+        torch.ones_like(counts, dtype=torch.bool) if problem.withheld is None else ~problem.withheld.expand(counts.shape)
+    )
     if problem.repeat:
-        return torch.ones_like(counts, dtype=torch.bool)
-    fresh = counts == 0
-    return fresh | ~fresh.any(1, keepdim=True)
+        return allowed
+    fresh = (counts == 0) & allowed
+    return torch.where(fresh.any(1, keepdim=True), fresh, allowed)
 
 
 def needs_labels(rule: Rule, problem: QueryProblem) -> None:
@@ -258,70 +261,3 @@ class Static(ByScore):
         design = spread_design(problem) if self.design is None else torch.tensor(self.design, dtype=torch.float64)
         plan = allocate(design, problem.horizon)
         return leaders(plan.double() - counts, askable(problem, counts))
-
-
-class Policy:
-    """A rule bound to a problem: call it with (counts, sums, step, generator) for (B, n) probabilities of the next query.
-
-    `begin(B)` starts B episodes. Calls may be repeated: a rule's memory is a function of what was answered so far.
-
-    >>> from everlearn.data.query_families import thresholds
-    >>> import torch
-    >>> policy, none = Policy(Random(), thresholds(4)), torch.zeros(1, 4)
-    >>> policy(none, none, 0, torch.Generator()).tolist()
-    [[0.25, 0.25, 0.25, 0.25]]
-    """
-
-    def __init__(self, rule: Rule, problem: QueryProblem):
-        rule.check(problem)
-        self.rule = rule
-        self.problem = problem
-        self.memory: Memory | None = None
-
-    def begin(self, episodes: int) -> None:
-        """Forget, and remember nothing of so many episodes."""
-        self.memory = self.rule.begin(self.problem, episodes)
-
-    def __call__(self, counts: Tensor, sums: Tensor, step: int, generator: torch.Generator) -> Tensor:
-        if self.memory is None or step == 0:
-            self.begin(len(counts))
-        self.memory = self.rule.advance(self.problem, counts, sums, self.memory)
-        return self.rule.probabilities(self.problem, counts, sums, step, generator, self.memory)
-
-    def recommend(self, counts: Tensor, sums: Tensor, generator: torch.Generator) -> Tensor:
-        """(B,) the answer that is given after these."""
-        memory = self.rule.advance(self.problem, counts, sums, self.memory or self.rule.begin(self.problem, len(counts)))
-        return self.rule.recommend(self.problem, counts, sums, generator, memory)
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """What episodes ended in: counts and sums (B, n), the answer given (B,), its loss (B,)."""
-
-    counts: Tensor
-    sums: Tensor
-    answer: Tensor
-    loss: Tensor
-
-
-def simulate(rule: Rule, problem: QueryProblem, theta: Tensor, seed_generator: torch.Generator) -> Episodes:
-    """Play the horizon once for each row of theta (B, d), all at once.
-
-    >>> from everlearn.data.query_families import thresholds
-    >>> import torch
-    >>> theta = torch.tensor([[-1.0, -1.0, 1.0, 1.0]], dtype=torch.float64)
-    >>> simulate(GeneralizedBinarySearch(), thresholds(4, horizon=3), theta, torch.Generator()).loss.tolist()
-    [0.0]
-    """
-    problem.check(theta)
-    policy = Policy(rule, problem)
-    counts = torch.zeros(len(theta), problem.size, dtype=torch.float64)
-    sums = torch.zeros_like(counts)
-    policy.begin(len(theta))
-    for step in range(problem.horizon):
-        index = pick(policy(counts, sums, step, seed_generator), seed_generator)
-        y = problem.draw(index, theta, seed_generator)
-        counts = counts.scatter_add(1, index[:, None], torch.ones_like(y)[:, None])
-        sums = sums.scatter_add(1, index[:, None], y[:, None])
-    answer = policy.recommend(counts, sums, seed_generator)
-    return Episodes(counts, sums, answer, problem.losses(theta, answer))

@@ -9,8 +9,7 @@ Reference: Zhang, Jain & Jamieson (2020), Learning to actively learn: a robust a
 """
 
 import math
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,8 +32,9 @@ class QueryProblem:
     "identification"; repeat: whether a query may be asked twice (under noise uncertainty sampling asks one query for ever);
     constraint: "realisable" where theta has the signs of one of the answers; likelihood: (m, n) P(yes | answer, query), strictly
     between 0 and 1; prior: (mean (d,), covariance (d, d)) of theta, else a ridge of `ridge` holds it near 0; offset: (n,) known
-    part of each mean, which then is offset_i + <x_i, theta> (gaussian noise and queries = answers only); spec: the call string it was
-    made from, where there is one.
+    part of each mean, which then is offset_i + <x_i, theta> (gaussian noise and queries = answers only); weights: (m,) of the
+    answers before any is asked for, all alike where left out; withheld: (n,) bool, queries that may not be asked; spec: the call string
+    it was made from, where there is one.
 
     Raises ArgumentError: fewer than two queries or answers, a horizon below 1, queries that do not span the differences of answers.
 
@@ -56,9 +56,16 @@ class QueryProblem:
     prior: tuple[Tensor, Tensor] | None = None
     ridge: float = 1e-6
     offset: Tensor | None = None
+    weights: Tensor | None = None
+    withheld: Tensor | None = None
     query_names: tuple[str, ...] = ()
     answer_names: tuple[str, ...] = ()
     spec: str | None = None
+    is_identity: bool = field(init=False)  # each query reads one coordinate of theta
+    is_labelling: bool = field(init=False)  # the same, and answers are labels of -1/2 and 1/2
+    labels: Tensor = field(init=False)  # (m, n) the sign that each answer expects of each query
+    _odds: Tensor | None = field(init=False, default=None)
+    _no: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         for name in ("queries", "answers"):
@@ -75,8 +82,18 @@ class QueryProblem:
                 raise ArgumentError(f"query problem: {name} must be one of {allowed}, got {getattr(self, name)!r}.")
         check_range("query problem", "sigma", self.sigma, 1e-12)
         check_range("query problem", "ridge", self.ridge, 1e-12)
+        n, d = self.queries.shape
+        object.__setattr__(
+            self, "is_identity", n == d and bool(torch.equal(self.queries, torch.eye(n, dtype=torch.float64)))
+        )
         self._check_span()
         self._check_tables()
+        object.__setattr__(self, "is_labelling", self.is_identity and bool((self.answers.abs() == 0.5).all()))
+        table = self.likelihood
+        object.__setattr__(self, "labels", (table - 0.5 if table is not None else self.answers @ self.queries.T).sign())
+        if table is not None:
+            object.__setattr__(self, "_no", torch.log1p(-table))
+            object.__setattr__(self, "_odds", table.log() - self._no)
 
     def _check_span(self) -> None:
         if self.queries.shape[1] != self.answers.shape[1]:
@@ -124,6 +141,13 @@ class QueryProblem:
                     f"query problem: an offset ({n},) goes with gaussian noise and answers that are the queries."
                 )
             object.__setattr__(self, "offset", self.offset.double())
+        for name, dtype, count in (("weights", torch.float64, m), ("withheld", torch.bool, n)):
+            value = getattr(self, name)
+            if value is not None and (tuple(value.shape) != (count,) or (name == "weights" and not bool((value > 0).all()))):
+                raise ArgumentError(
+                    f"query problem: {name} must be ({count},){' numbers above 0' if name == 'weights' else ''}."
+                )
+            object.__setattr__(self, name, None if value is None else value.to(dtype))
         for name, names, count in (("query", self.query_names, n), ("answer", self.answer_names, m)):
             if names and (len(names) != count or len(set(names)) != count):
                 raise ArgumentError(f"query problem: {name}_names must be {count} different names, got {len(names)}.")
@@ -143,22 +167,6 @@ class QueryProblem:
     def variance(self) -> float:
         """Of one answer: sigma^2, and for yes and no the most that it can be."""
         return {"gaussian": self.sigma**2, "sign": 1.0, "bernoulli": 0.25}[self.noise]
-
-    @cached_property
-    def is_identity(self) -> bool:
-        """Whether each query reads one coordinate of theta."""
-        n, d = self.queries.shape
-        return n == d and bool(torch.equal(self.queries, torch.eye(n, dtype=torch.float64)))
-
-    @cached_property
-    def is_labelling(self) -> bool:
-        """Whether answers are labellings of the queries: each reads one coordinate and all |z_i| are 1/2."""
-        return self.is_identity and bool((self.answers.abs() == 0.5).all())
-
-    @cached_property
-    def labels(self) -> Tensor:
-        """(m, n) the sign that each answer expects of each query: of P(yes) - 1/2 where it is known, else of <x, z>."""
-        return ((self.likelihood - 0.5) if self.likelihood is not None else self.answers @ self.queries.T).sign()
 
     def with_horizon(self, horizon: int) -> "QueryProblem":
         """The same problem with another budget."""
@@ -221,13 +229,9 @@ class QueryProblem:
         gap = values.amax(1) - values.gather(1, answer[:, None])[:, 0]
         return gap if self.loss == "regret" else (gap > SLACK).to(gap.dtype)
 
-    @cached_property
-    def _no(self) -> Tensor:
-        return torch.log1p(-self.likelihood)
-
-    @cached_property
-    def _odds(self) -> Tensor:
-        return self.likelihood.log() - self._no
+    @property
+    def _before(self) -> Tensor | float:
+        return 0.0 if self.weights is None else self.weights.log()
 
     def signed(self, counts: Tensor, sums: Tensor) -> Tensor:
         """Sums of answers in which no counts -1: what sign noise gives as it is."""
@@ -254,16 +258,18 @@ class QueryProblem:
         return (covariance @ right[:, :, None])[:, :, 0], covariance
 
     def log_posterior(self, counts: Tensor, sums: Tensor, flip: float | None = None) -> Tensor:
-        """(B, m) log-probability of each answer after what was answered, all alike before it.
+        """(B, m) log-probability of each answer after what was answered, `weights` before it.
 
         Where the likelihood is known it is used; else an answer agrees with the label of z with probability 1 - flip.
         """
         if self.likelihood is not None:
             yes = (counts + self.signed(counts, sums)) / 2.0
-            return torch.log_softmax(yes @ self._odds.T + counts.double() @ self._no.T, 1)
+            return torch.log_softmax(yes @ self._odds.T + counts.double() @ self._no.T + self._before, 1)
         if not self.is_labelling or flip is None:
             raise ArgumentError(f"{self}: answers have no probabilities here; only labellings or a likelihood give them.")
-        return torch.log_softmax(self.signed(counts, sums) @ self.labels.T * (0.5 * math.log((1.0 - flip) / flip)), 1)
+        return torch.log_softmax(
+            self.signed(counts, sums) @ self.labels.T * (0.5 * math.log((1.0 - flip) / flip)) + self._before, 1
+        )
 
     def scores(self, counts: Tensor, sums: Tensor) -> Tensor:
         """(B, m) by which the answer is recommended: the posterior, sum_i S_i z_i for labellings, or <z, theta_hat>."""

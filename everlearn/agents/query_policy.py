@@ -1,0 +1,87 @@
+"""A rule bound to a problem, as a callable, and whole episodes of it played at once.
+
+    p = policy(counts, sums, step, generator)        counts, sums (B, n): how often each query was asked, and the sum of its answers
+
+Any callable of this form is a query policy; `simulate` plays it as it does the rules here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from everlearn.agents.query_rules import Memory, Rule
+from everlearn.data.query_problem import QueryProblem, pick
+
+
+class Policy:
+    """A rule bound to a problem: call it with (counts, sums, step, generator) for (B, n) probabilities of the next query.
+
+    `begin(B)` starts B episodes. Calls may be repeated: a rule's memory is a function of what was answered so far.
+
+    >>> from everlearn.agents.query_rules import Random
+    >>> from everlearn.data.query_families import thresholds
+    >>> policy, none = Policy(Random(), thresholds(4)), torch.zeros(1, 4)
+    >>> policy(none, none, 0, torch.Generator()).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+
+    def __init__(self, rule: Rule, problem: QueryProblem):
+        rule.check(problem)
+        self.rule = rule
+        self.problem = problem
+        self.memory: Memory | None = None
+
+    def begin(self, episodes: int) -> None:
+        """Forget, and remember nothing of so many episodes."""
+        self.memory = self.rule.begin(self.problem, episodes)
+
+    def __call__(self, counts: Tensor, sums: Tensor, step: int, generator: torch.Generator) -> Tensor:
+        if self.memory is None or step == 0:
+            self.begin(len(counts))
+        self.memory = self.rule.advance(self.problem, counts, sums, self.memory)
+        return self.rule.probabilities(self.problem, counts, sums, step, generator, self.memory)
+
+    def recommend(self, counts: Tensor, sums: Tensor, generator: torch.Generator) -> Tensor:
+        """(B,) the answer that is given after these."""
+        memory = self.rule.advance(self.problem, counts, sums, self.memory or self.rule.begin(self.problem, len(counts)))
+        return self.rule.recommend(self.problem, counts, sums, generator, memory)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What episodes ended in: counts and sums (B, n), the answer given (B,), its loss (B,)."""
+
+    counts: Tensor
+    sums: Tensor
+    answer: Tensor
+    loss: Tensor
+
+
+def simulate(
+    policy: Rule | Callable[[Tensor, Tensor, int, torch.Generator], Tensor],
+    problem: QueryProblem,
+    theta: Tensor,
+    generator: torch.Generator,
+) -> Episodes:
+    """Play the horizon once for each row of theta (B, d), all at once. A callable of your own answers as the problem does.
+
+    >>> from everlearn.agents.query_rules import GeneralizedBinarySearch
+    >>> from everlearn.data.query_families import thresholds
+    >>> theta = torch.tensor([[-1.0, -1.0, 1.0, 1.0]], dtype=torch.float64)
+    >>> simulate(GeneralizedBinarySearch(), thresholds(4, horizon=3), theta, torch.Generator()).loss.tolist()
+    [0.0]
+    """
+    problem.check(theta)
+    known = Policy(policy, problem) if isinstance(policy, Rule) else None
+    play = known or policy
+    counts = torch.zeros(len(theta), problem.size, dtype=torch.float64)
+    sums = torch.zeros_like(counts)
+    for step in range(problem.horizon):
+        index = pick(play(counts, sums, step, generator), generator)
+        y = problem.draw(index, theta, generator)
+        counts = counts.scatter_add(1, index[:, None], torch.ones_like(y)[:, None])
+        sums = sums.scatter_add(1, index[:, None], y[:, None])
+    answer = (known or problem).recommend(counts, sums, generator)
+    return Episodes(counts, sums, answer, problem.losses(theta, answer))
