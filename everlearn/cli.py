@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from everlearn.asking import ask
 from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
 from everlearn.operating import backup, export, serve, teach, token
@@ -326,6 +327,13 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
         "  everlearn token served shop --scopes predict,feedback\n  everlearn token served anna --scopes admin\n"
         "  everlearn token served shop --revoke true",
     ),
+    "ask": (
+        ask,
+        """  everlearn ask plants.csv --budget 20
+  everlearn ask faults.csv --rule "sgbs(beta=0.1)" --flip 0.1 --sure 0.9
+  everlearn ask plants.csv --answers mine.csv --json
+  everlearn ask plants.csv --budget 12 --simulate""",
+    ),
     "check": (check, '  everlearn check "replay(capacity=50)"\n  everlearn check mymodule:MyLearner'),
 }
 PLACES = {
@@ -341,6 +349,7 @@ PLACES = {
     "export": "FOLDER OUTPUT",
     "backup": "FOLDER TARGET",
     "token": "FOLDER NAME",
+    "ask": "TABLE.csv",
     "check": "LEARNER",
 }
 KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"
@@ -351,6 +360,7 @@ SWITCHES = {
         True,
         "add frozen, fine_tune and retrain (forecasts: persistence and forecasters) where they are not named",
     ),
+    "simulate": (False, "let every object of the table play, and measure the rule beside random questions"),
     "json": (False, "print one JSON document and nothing else"),
 }
 

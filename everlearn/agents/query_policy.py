@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from everlearn.agents.query_rules import Memory, Rule
+from everlearn.core.errors import ArgumentError
+from everlearn.core.random import generator as seeded
 from everlearn.data.query_problem import QueryProblem, pick
 
 
@@ -85,3 +87,19 @@ def simulate(
         sums = sums.scatter_add(1, index[:, None], y[:, None])
     answer = (known or problem).recommend(counts, sums, generator)
     return Episodes(counts, sums, answer, problem.losses(theta, answer))
+
+
+def hit_rates(rule: Rule, problem: QueryProblem, episodes: int, seed: int = 0) -> Tensor:
+    """(m,) how often each object of a table of questions is guessed when it answers as its own row says.
+
+    The rows are the problem's likelihood, so that a player with flips meets objects that flip as often. Raises ArgumentError for
+    problems without one.
+    """
+    if problem.likelihood is None or problem.noise != "sign":
+        raise ArgumentError(
+            f"hit_rates: {problem} has no table of probabilities; twenty_questions and question_table give one."
+        )
+    truth = torch.arange(len(problem.answers)).repeat_interleave(episodes)
+    theta = 2.0 * problem.likelihood[truth] - 1.0
+    answer = simulate(rule, problem, theta, seeded(seed, "hit_rates")).answer
+    return (answer == truth).double().view(-1, episodes).mean(1)

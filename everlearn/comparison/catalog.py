@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from everlearn.agents.query_rules import Rule
 from everlearn.core.agent import Agent
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, EverlearnError, InputError, SpecError, closest
@@ -71,6 +72,7 @@ def values() -> dict[str, Any]:
     from everlearn.data.gentle_views import GentleViews
     from everlearn.data.memory import RULES
     from everlearn.data.photometric import Photometric
+    from everlearn.data.questions import QUESTIONS
     from everlearn.data.scenarios import VALUES
     from everlearn.data.views import Views
     from everlearn.learners.few_shot_tricks import Finetune
@@ -103,7 +105,7 @@ def values() -> dict[str, Any]:
     }
     policies = {**EXPLORERS, **ORACLES}
     own = {name: cls for name, cls in policies.items() if cls.name == name and name not in learners()}
-    return {**own, **plain, **POTENTIALS, **objectives}
+    return {**own, **plain, **POTENTIALS, **objectives, **query_rules(), **QUESTIONS}
 
 
 @cache
@@ -113,6 +115,20 @@ def policies() -> dict[str, Any]:
     from everlearn.agents.oracle_names import ORACLES
 
     return {**values(), **EXPLORERS, **ORACLES}
+
+
+@cache
+def query_rules() -> dict[str, Any]:
+    """Rules by which the next question is chosen."""
+    return _final("everlearn.agents", Rule)
+
+
+def query_rule(text: str) -> Rule:
+    """The rule of a call string such as sgbs(beta=0.1)."""
+    made = build(parse(text), query_rules(), "query rule")
+    if not isinstance(made, Rule):
+        raise SpecError(f"{text} gives {type(made).__name__}, not a query rule.")
+    return made
 
 
 @cache
