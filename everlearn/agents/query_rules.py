@@ -13,7 +13,7 @@ classification and preference learning, arXiv 1112.5745; Zhang, Jain & Jamieson 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -87,6 +87,15 @@ class ByScore(Memoryless):
         return problem.recommend(counts, sums, generator)
 
 
+@runtime_checkable
+class FromPosterior(Protocol):
+    """Rules whose score is a formula of the posterior alone, so that they serve any pool with a committee."""
+
+    def of(self, weight: Tensor, chance: Tensor) -> Tensor:
+        """(B, n) scores for (B, m) probabilities of the members and the (m, n) chance of yes that each gives each query."""
+        ...
+
+
 def askable(problem: QueryProblem, counts: Tensor) -> Tensor:
     """(B, n) which queries may be asked: all, or those not asked so far; all again where none is left; none that is withheld."""
     allowed = (
@@ -142,6 +151,10 @@ class Random(ByScore):
         allowed = askable(problem, counts).double()
         return allowed / allowed.sum(1, keepdim=True)
 
+    def of(self, weight: Tensor, chance: Tensor) -> Tensor:
+        """All alike."""
+        return torch.zeros(len(weight), chance.shape[1], dtype=torch.float64)
+
 
 @dataclass(frozen=True, repr=False)
 class Uncertainty(ByScore):
@@ -164,7 +177,10 @@ class Uncertainty(ByScore):
         """(B, n) entropies in nats, or variances."""
         if problem.likelihood is None and not problem.is_labelling:
             return spread(problem, counts, sums)
-        weight, chance = posterior(problem, counts, sums, self.beta)
+        return self.of(*posterior(problem, counts, sums, self.beta))
+
+    def of(self, weight: Tensor, chance: Tensor) -> Tensor:
+        """H(E p)."""
         return entropy((weight @ chance).clamp(0.0, 1.0))
 
     def probabilities(self, problem, counts, sums, step, generator, memory) -> Tensor:
@@ -192,7 +208,10 @@ class Bald(ByScore):
         """(B, n) information in nats."""
         if problem.likelihood is None and not problem.is_labelling:
             return 0.5 * torch.log1p(spread(problem, counts, sums) / problem.variance)
-        weight, chance = posterior(problem, counts, sums, self.beta)
+        return self.of(*posterior(problem, counts, sums, self.beta))
+
+    def of(self, weight: Tensor, chance: Tensor) -> Tensor:
+        """H(E p) - E H(p)."""
         return entropy((weight @ chance).clamp(0.0, 1.0)) - weight @ entropy(chance)
 
     def probabilities(self, problem, counts, sums, step, generator, memory) -> Tensor:
@@ -225,7 +244,11 @@ class GeneralizedBinarySearch(ByScore):
 
     def scores(self, problem: QueryProblem, counts: Tensor, sums: Tensor) -> Tensor:
         """(B, n) minus the absolute mean label."""
-        return -(problem.log_posterior(counts, sums, self.beta).exp() @ problem.labels).abs()
+        return self.of(*posterior(problem, counts, sums, self.beta))
+
+    def of(self, weight: Tensor, chance: Tensor) -> Tensor:
+        """- |E sign(p - 1/2)|."""
+        return -(weight @ (chance - 0.5).sign()).abs()
 
     def probabilities(self, problem, counts, sums, step, generator, memory) -> Tensor:
         """Shared by the most evenly split."""
