@@ -183,8 +183,10 @@ class SequentialHalving(Memoryless):
         return torch.where(left > 0, fresh, leaders(-counts.double(), alive & begun))
 
     def recommend(self, problem, counts, sums, generator, memory) -> Tensor:
-        """The last that stays."""
-        alive, _ = self._place(problem, counts, sums, int(counts[0].sum()))
+        """The last that stays: the one that was chosen already, where answers were left over for it."""
+        alive, pulls = self._place(problem, counts, sums, int(counts[0].sum()))
+        chosen = alive & (counts > pulls)
+        alive = torch.where(chosen.any(1, keepdim=True), chosen, alive)
         return pick(leaders(sums.double() / counts.clamp(min=1), alive), generator)
 
     def _size(self, problem: QueryProblem, asked: int) -> int:

@@ -29,9 +29,9 @@ def elimination_design(queries: Tensor, answers: Tensor) -> tuple[Tensor, float]
     >>> share.tolist(), round(rho, 9)
     ([0.5, 0.5], 4.0)
     """
-    queries = _within(queries)
+    basis = _span(queries)
+    queries, differences = queries @ basis, _differences(answers @ basis)
     n, d = queries.shape
-    differences = _differences(answers, queries)
     share = torch.full((n,), 1.0 / n, dtype=torch.float64)
     before = float("inf")
     for step in range(1, STEPS + 1):
@@ -73,14 +73,15 @@ def allocate(share: Tensor, total: int) -> Tensor:
     return counts.long()
 
 
-def _within(queries: Tensor) -> Tensor:
-    """Queries in coordinates of their span, so that the design's matrix can be inverted."""
+def _span(queries: Tensor) -> Tensor:
+    """(d, rank) coordinates in which the design's matrix can be inverted."""
+    d = queries.shape[1]
     _, values, basis = torch.linalg.svd(queries, full_matrices=False)
     rank = int((values > values[0] * 1e-10).sum())
-    return queries if rank == queries.shape[1] else queries @ basis[:rank].T
+    return torch.eye(d, dtype=torch.float64) if rank == d else basis[:rank].T
 
 
-def _differences(answers: Tensor, queries: Tensor) -> Tensor:
+def _differences(answers: Tensor) -> Tensor:
     """(pairs, d) of different answers, or of random pairs where there are too many."""
     first, second = torch.triu_indices(len(answers), len(answers), 1)
     if len(first) > ROWS:

@@ -120,7 +120,7 @@ def posterior(problem: QueryProblem, counts: Tensor, sums: Tensor, beta: float) 
     """(B, m) probabilities of answers, and (m, n) the chance of yes that each of them gives each query."""
     chance = problem.likelihood
     if chance is None:
-        chance = torch.where(problem.labels > 0, 1.0 - beta, beta)
+        chance = beta + (1.0 - 2.0 * beta) * (problem.labels > 0).double()
     return problem.log_posterior(counts, sums, beta).exp(), chance
 
 

@@ -64,7 +64,7 @@ class StreamLabeler:
         self.budget = Budget(labels=100) if budget is None else budget
         if not (isinstance(self.policy, Rule) and isinstance(self.policy, FromPosterior)):
             raise ArgumentError(
-                f"stream_labeler: policy must be a rule that scores a posterior (bald, uncertainty, sgbs, random_query), got {self.policy!r}."
+                f"stream_labeler: policy must be bald(), uncertainty(), sgbs() or random_query(), got {self.policy!r}."
             )
         if self.budget.labels is None or self.budget != Budget(labels=self.budget.labels):
             raise ArgumentError(

@@ -25,16 +25,13 @@ from everlearn.data.query_problem import QueryProblem
 
 
 def spelled(family: Callable[..., QueryProblem]) -> Callable[..., QueryProblem]:
-    """Give the problem the call string that it was made from, where its arguments can be written."""
+    """Give the problem the call string that it was made from."""
     signature = inspect.signature(family)
 
     @functools.wraps(family)
     def call(*args: Any, **kwargs: Any) -> QueryProblem:
         problem = family(*args, **kwargs)
         given = signature.bind(*args, **kwargs).arguments
-        given = {**given, **given.pop("settings", {})}
-        if any(isinstance(value, Tensor) for value in given.values()):
-            return problem
         text = ", ".join(f"{key}={describe(value)}" for key, value in given.items())
         return replace(problem, spec=f"{family.__name__}({text})")
 
@@ -42,12 +39,23 @@ def spelled(family: Callable[..., QueryProblem]) -> Callable[..., QueryProblem]:
 
 
 @spelled
-def thresholds(n: int = 10, horizon: int = 10, **settings: Any) -> QueryProblem:
-    """Labels of n points in a row that change once: n + 1 answers, z_k = +1/2 from point k on; theta_i is the margin at point i."""
+def thresholds(
+    n: int = 10,
+    horizon: int = 10,
+    *,
+    noise: str = "sign",
+    loss: str = "regret",
+    constraint: str | None = "realisable",
+    repeat: bool = True,
+) -> QueryProblem:
+    """Labels of n points in a row that change once: n + 1 answers, z_k = +1/2 from point k on; theta_i is the margin at point i.
+
+    Settings are those of QueryProblem.
+    """
     check_count("thresholds", "n", n, low=2)
     point, cut = torch.arange(n), torch.arange(n + 1)
     answers = (point[None] >= cut[:, None]).double() - 0.5
-    return labellings(answers, horizon, **{"constraint": "realisable", **settings})
+    return labellings(answers, horizon, noise=noise, loss=loss, constraint=constraint, repeat=repeat)
 
 
 def labellings(answers: Tensor, horizon: int = 20, **settings: Any) -> QueryProblem:
@@ -56,23 +64,38 @@ def labellings(answers: Tensor, horizon: int = 20, **settings: Any) -> QueryProb
 
 
 @spelled
-def best_arm(n: int = 10, horizon: int = 50, **settings: Any) -> QueryProblem:
-    """Which of n arms has the highest mean."""
+def best_arm(
+    n: int = 10, horizon: int = 50, *, noise: str = "gaussian", sigma: float = 1.0, loss: str = "regret", repeat: bool = True
+) -> QueryProblem:
+    """Which of n arms has the highest mean. Settings are those of QueryProblem."""
     check_count("best_arm", "n", n, low=2)
     arms = torch.eye(n, dtype=torch.float64)
-    return QueryProblem(arms, arms, horizon=horizon, **{"noise": "gaussian", **settings})
+    return QueryProblem(arms, arms, horizon=horizon, noise=noise, sigma=sigma, loss=loss, repeat=repeat)
 
 
 @spelled
-def top_k(n: int = 10, k: int = 2, horizon: int = 50, **settings: Any) -> QueryProblem:
-    """Which k of n arms have the highest means: the answers are all sets of k. Raises ArgumentError past 100,000 sets."""
+def top_k(
+    n: int = 10,
+    k: int = 2,
+    horizon: int = 50,
+    *,
+    noise: str = "gaussian",
+    sigma: float = 1.0,
+    loss: str = "regret",
+    repeat: bool = True,
+) -> QueryProblem:
+    """Which k of n arms have the highest means: the answers are all sets of k. Settings are those of QueryProblem.
+
+    Raises ArgumentError past 100,000 sets.
+    """
     check_count("top_k", "n", n, low=2)
     check_count("top_k", "k", k)
     if k >= n or math.comb(n, k) > 100_000:
         raise ArgumentError(f"top_k: k must be below n, with at most 100,000 sets; got k={k} of n={n}.")
     sets = torch.combinations(torch.arange(n), k)
     answers = torch.zeros(len(sets), n, dtype=torch.float64).scatter_(1, sets, 1.0)
-    return QueryProblem(torch.eye(n, dtype=torch.float64), answers, horizon=horizon, **{"noise": "gaussian", **settings})
+    arms = torch.eye(n, dtype=torch.float64)
+    return QueryProblem(arms, answers, horizon=horizon, noise=noise, sigma=sigma, loss=loss, repeat=repeat)
 
 
 def linear(features: Tensor, horizon: int = 50, answers: Tensor | None = None, **settings: Any) -> QueryProblem:
