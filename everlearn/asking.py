@@ -72,6 +72,10 @@ def ask(
         if answers is not None:
             raise ArgumentError("ask: --simulate plays every object by itself; it takes no --answers.")
         return _simulate(problem, chosen, seed, json)
+    if json and answers is None:
+        raise ArgumentError(
+            "ask: --json prints nothing but its document, so nobody can be asked; it goes with --answers or --simulate."
+        )
     known = None if answers is None else _read_answers(Path(answers), problem.query_names)
     settings = {
         "table": hashlib.sha256(Path(table).read_bytes()).hexdigest(),

@@ -25,7 +25,7 @@ def distributions(members, rows, classes=3, seed=0):
 @pytest.mark.parametrize("labels", [0, 1, 17, 200])
 @pytest.mark.parametrize(("delay", "missing"), [(0, 0.0), (5, 0.3)])
 def test_the_budget_is_kept_to_the_label_over_a_stream_with_late_answers(labels, delay, missing):
-    """What is spent is the least of the budget and the share of rows seen, at every window; all that was bought is learned from or waits."""
+    """What is spent is the least of the budget and the share of rows seen, at every window; what was bought is learned from or waits."""
     stream = delayed(SCENARIOS["split"](load("digits"), experiences=5, batch=50), delay=delay, missing=missing, seed=1)
     with isolated(0, "network"):
         learner = FineTune(nn.Linear(64, 10))
