@@ -32,6 +32,7 @@ PACKAGES = (
     "ncps",
     "vowpalwabbit",
     "mabwiser",
+    "scikit-activeml",
     "ray",
     "fastapi",
     "uvicorn",
