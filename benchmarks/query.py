@@ -129,7 +129,11 @@ def main() -> None:
     rows, record = [], {}
     for name, query in peers(chance).items():
         given = chance.mean(0, keepdim=True) if name == "uncertainty" else chance  # what the peer is given too
-        calls = {"peer": query, "rule": partial(ours, RULES[name], given), "labeler": partial(bought, RULES[name], given, ids)}
+        calls = {
+            "peer": query,
+            "rule": partial(ours, RULES[name], given),
+            "labeler": partial(bought, RULES[name], given, ids),
+        }
         times = timing.interleave({key: partial(timed, call) for key, call in calls.items()}, rounds)
         middle = {key: timing.summary(values) for key, values in times.items()}
         against = {key: timing.ratio(times[key], times["peer"]) for key in ("rule", "labeler")}

@@ -59,8 +59,8 @@ def ask(
         folder: where the session is kept (default: a folder of everlearn-runs/ named by table and settings)
         seed: decides between questions that are equally good
     """
+    from everlearn.agents.query_names import query_rule
     from everlearn.agents.query_policy import Policy
-    from everlearn.comparison.catalog import query_rule
     from everlearn.data.query_tables import question_table
 
     check_count("ask", "budget", budget)

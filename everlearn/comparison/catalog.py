@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from everlearn.agents.query_rules import Rule
 from everlearn.core.agent import Agent
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, EverlearnError, InputError, SpecError, closest
@@ -69,6 +68,7 @@ def values() -> dict[str, Any]:
     explorers and oracles of agents whose names nothing else bears."""
     from everlearn.agents.explorers import EXPLORERS
     from everlearn.agents.oracle_names import ORACLES
+    from everlearn.agents.query_names import RULES as QUERY_RULES
     from everlearn.data.gentle_views import GentleViews
     from everlearn.data.memory import RULES
     from everlearn.data.photometric import Photometric
@@ -105,7 +105,7 @@ def values() -> dict[str, Any]:
     }
     policies = {**EXPLORERS, **ORACLES}
     own = {name: cls for name, cls in policies.items() if cls.name == name and name not in learners()}
-    return {**own, **plain, **POTENTIALS, **objectives, **query_rules(), **QUESTIONS}
+    return {**own, **plain, **POTENTIALS, **objectives, **QUERY_RULES, **QUESTIONS}
 
 
 @cache
@@ -115,20 +115,6 @@ def policies() -> dict[str, Any]:
     from everlearn.agents.oracle_names import ORACLES
 
     return {**values(), **EXPLORERS, **ORACLES}
-
-
-@cache
-def query_rules() -> dict[str, Any]:
-    """Rules by which the next question is chosen."""
-    return _final("everlearn.agents", Rule)
-
-
-def query_rule(text: str) -> Rule:
-    """The rule of a call string such as sgbs(beta=0.1)."""
-    made = build(parse(text), query_rules(), "query rule")
-    if not isinstance(made, Rule):
-        raise SpecError(f"{text} gives {type(made).__name__}, not a query rule.")
-    return made
 
 
 @cache
