@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from everlearn.agents.query_rules import Memory, Rule
-from everlearn.core.errors import ArgumentError
+from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.random import generator as seeded
 from everlearn.data.query_problem import QueryProblem, pick
 
@@ -76,17 +76,41 @@ def simulate(
     [0.0]
     """
     problem.check(theta)
+    counts, sums, answer = _play(policy, problem, len(theta), lambda index: problem.draw(index, theta, generator), generator)
+    return Episodes(counts, sums, answer, problem.losses(theta, answer))
+
+
+def replay(
+    policy: Rule | Callable[[Tensor, Tensor, int, torch.Generator], Tensor],
+    problem: QueryProblem,
+    replies: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """(B,) answers given to people whose replies (B, n) to all queries are on record, such as the ratings of `jokes`."""
+    if replies.ndim != 2 or replies.shape[1] != problem.size or not torch.isfinite(replies).all():
+        raise InputError(f"replay: replies must be finite ({problem.size} for each row), got shape {tuple(replies.shape)}.")
+    told = replies.double()
+    return _play(policy, problem, len(told), lambda index: told.gather(1, index[:, None])[:, 0], generator)[2]
+
+
+def _play(
+    policy: Rule | Callable[[Tensor, Tensor, int, torch.Generator], Tensor],
+    problem: QueryProblem,
+    episodes: int,
+    reply: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(counts, sums, answer) after a horizon."""
     known = Policy(policy, problem) if isinstance(policy, Rule) else None
     play = known or policy
-    counts = torch.zeros(len(theta), problem.size, dtype=torch.float64)
+    counts = torch.zeros(episodes, problem.size, dtype=torch.float64)
     sums = torch.zeros_like(counts)
     for step in range(problem.horizon):
         index = pick(play(counts, sums, step, generator), generator)
-        y = problem.draw(index, theta, generator)
+        y = reply(index)
         counts = counts.scatter_add(1, index[:, None], torch.ones_like(y)[:, None])
         sums = sums.scatter_add(1, index[:, None], y[:, None])
-    answer = (known or problem).recommend(counts, sums, generator)
-    return Episodes(counts, sums, answer, problem.losses(theta, answer))
+    return counts, sums, (known or problem).recommend(counts, sums, generator)
 
 
 def hit_rates(rule: Rule, problem: QueryProblem, episodes: int, seed: int = 0) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from everlearn.agents.query_policy import Policy, simulate
+from everlearn.agents.query_policy import Policy, replay, simulate
 from everlearn.agents.query_rules import Random
 from everlearn.agents.rage import Rage
 from everlearn.core.errors import InputError
@@ -34,3 +34,16 @@ def test_asking_twice_changes_nothing():
     policy(none, none, 0, generator)
     first = policy(counts, sums, 12, generator)
     assert torch.equal(first, policy(counts, sums, 12, generator))
+
+
+def test_a_record_of_replies_is_played_back():
+    """Four people, each of whom likes another arm best, are all served right once every arm was asked."""
+    replies = torch.eye(4).double()
+    assert replay(Random(), best_arm(4, horizon=4, repeat=False), replies, torch.Generator().manual_seed(0)).tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    with pytest.raises(InputError, match="replies must be finite"):
+        replay(Random(), best_arm(4), replies[:, :3], torch.Generator())

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from everlearn.agents.arm_rules import Thompson, Ucb
-from everlearn.agents.query_policy import Policy
+from everlearn.agents.query_policy import replay
 from everlearn.data.folders import roots
 from everlearn.data.jokes import jokes
-from everlearn.data.query_problem import pick
 
 pytestmark = pytest.mark.skipif(not any((root / "jester5k").is_dir() for root in roots()), reason="jester5k is not there")
 
@@ -22,14 +21,8 @@ def test_the_most_popular_joke_costs_what_it_should():
 def play(rule, horizon, seed=0):
     """Mean loss and its standard error over users, who answer with their own ratings."""
     found = jokes(horizon)
-    policy, generator = Policy(rule, found.problem), torch.Generator().manual_seed(seed)
-    counts = torch.zeros(len(found.ratings), 100, dtype=torch.float64)
-    sums = torch.zeros_like(counts)
-    for step in range(horizon):
-        index = pick(policy(counts, sums, step, generator), generator)[:, None]
-        counts = counts.scatter_add(1, index, torch.ones_like(index, dtype=torch.float64))
-        sums = sums.scatter_add(1, index, found.ratings.gather(1, index))
-    loss = found.losses(policy.recommend(counts, sums, generator))
+    answer = replay(rule, found.problem, found.ratings, torch.Generator().manual_seed(seed))
+    loss = found.losses(answer)
     return float(loss.mean()), float(loss.std()) / len(loss) ** 0.5
 
 
