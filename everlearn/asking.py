@@ -87,7 +87,7 @@ def ask(
     file = None
     if known is None or folder is not None:
         file = Path(folder or FOLDER / f"ask-{Path(table).stem}-{mark}") / "session.json"
-    session = Session(problem, chosen, seed, sure, budget, file, settings)
+    session = Session(problem, chosen, seed, sure, min(budget, problem.size), file, settings)
     if file is not None and resume:
         session.resume()
     reply = _typed(session) if known is None else lambda question: known.get(question, "unknown")
