@@ -2,8 +2,10 @@
 
     p(. | x) = explore(f_g(x, .)),   f_{g+1} = the least error on the rows of the last `memory` periods,   g counts the periods
 
-Rewards may come late, twice or out of order: a row belongs to the period that decided it, and once a period is closed the state is that
-of the log in order. Reference: Vangara & Egg (2024), Contextual bandits in payment processing, arXiv 2412.00569.
+Until something is learned, choices are even. Rewards may come late, twice or out of order: a row belongs to the period that decided it,
+and once a period is closed the state is that of the log in order.
+
+Reference: Vangara & Egg (2024), Contextual bandits in payment processing, arXiv 2412.00569.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from everlearn.agents.blend import Blend
 from everlearn.agents.committee import Lesson
 from everlearn.agents.draws import pick, uniforms
 from everlearn.agents.explorer import Explorer, Progress, raised
+from everlearn.agents.explorers import Uniformly
 from everlearn.agents.fitting import (
     CALIBRATIONS,
     HELD_OUT,
@@ -39,6 +42,7 @@ from everlearn.core.events import Feedback, Metrics, X
 from everlearn.core.random import derive
 from everlearn.core.state import capture, restore
 
+EVENLY = Uniformly()  # the policy that nothing has been learned for yet: its log is fair to every action
 STARVED = 0.5  # of an even share: what an action with too few rows gets at least
 
 
@@ -204,7 +208,9 @@ class ContextualBandit(Agent):
             widths = self.blend.newest.widths(x.astype(numpy.float64))
         if explorer.members:
             votes = numpy.stack([member.scores(x.astype(numpy.float64)) for member in self.committee])
-        spread = explorer.distribution(scores, offered, Progress(self.learned, self.fitted, widths, votes))
+        ready = self.blend.fits or (self.learned and (self.oracle.online or explorer.members))
+        rule = explorer if ready else EVENLY
+        spread = rule.distribution(scores, offered, Progress(self.learned, self.fitted, widths, votes))
         if self.minimum:
             starved = offered & (self.counts.numpy() < self.minimum)[:, None]
             spread = raised(spread, starved, STARVED / offered.sum(axis=0))

@@ -460,3 +460,21 @@ def test_a_hundred_thousand_rows_of_seven_actions_are_chosen_in_a_twentieth_of_a
         pick(explore.distribution(scores, offered, Progress()), uniforms(1, keys))
         times.append(time.process_time() - started)
     assert min(times) <= 0.05
+
+
+@pytest.mark.parametrize("explore", [Greedy(), EpsilonGreedy(0.1)])
+def test_until_something_is_learned_choices_are_even(explore):
+    """Else a log of the first period would tell of one action alone, and greedy choices would never leave it."""
+    offered = torch.tensor([[True, True, False]])
+    seen = {"x": torch.zeros(1, 2), "offered": offered}
+    agent = ContextualBandit(actions=3, oracle=Logistic(), explore=explore, memory=1, period=0)
+    even = [[0.5, 0.5, 0.0]]
+    assert agent.probabilities(seen).tolist() == even
+    agent.learn(torch.zeros(1, 2), offered, torch.tensor([1]), torch.tensor([1.0]), torch.tensor([0.5]))
+    assert agent.probabilities(seen).tolist() == even  # told, but not fitted
+    agent.refit()
+    assert agent.probabilities(seen)[0, 1] > 0.9
+    online = ContextualBandit(actions=3, explore=explore, memory=0, period=0)
+    assert online.probabilities(seen).tolist() == even
+    online.learn(torch.zeros(1, 2), offered, torch.tensor([1]), torch.tensor([1.0]), torch.tensor([0.5]))
+    assert online.probabilities(seen)[0, 1] > 0.9
