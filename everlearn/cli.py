@@ -17,6 +17,7 @@ from typing import Any
 from everlearn.asking import ask
 from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
+from everlearn.evaluating import evaluate
 from everlearn.operating import backup, export, serve, teach, token
 
 RUNS = Path("everlearn-runs")
@@ -295,6 +296,11 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
         '  everlearn run "replay(capacity=200)" "split(digits, experiences=5)"\n  everlearn run derpp "permuted(digits)" --seed 3',
     ),
     "study": (study, "  everlearn study replay\n  everlearn study replay --scale full"),
+    "evaluate": (
+        evaluate,
+        """  everlearn evaluate log.parquet --policy "constant(action=2)"
+  everlearn evaluate log.dsjson --policy "bandit(explore=greedy(), oracle=logistic())" --estimators "snips, dr, mrdr"""",
+    ),
     "report": (report, "  everlearn report everlearn-runs/compare-1a2b3c4d --output page.html"),
     "list": (list_, "  everlearn list\n  everlearn list data --json"),
     "show": (
@@ -340,6 +346,7 @@ PLACES = {
     "compare": "[STREAM]",
     "run": "LEARNER STREAM",
     "study": "NAME",
+    "evaluate": "LOG",
     "report": "FOLDER",
     "list": "[KIND]",
     "show": "NAME",

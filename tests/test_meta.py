@@ -29,7 +29,7 @@ LEVELS = (
     ("comparison",),
     ("serve", "studies"),
     ("console",),
-    ("operating", "asking"),
+    ("operating", "asking", "evaluating"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
