@@ -299,7 +299,7 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
     "evaluate": (
         evaluate,
         """  everlearn evaluate log.parquet --policy "constant(action=2)"
-  everlearn evaluate log.dsjson --policy "bandit(explore=greedy(), oracle=logistic())" --estimators "snips, dr, mrdr"""",
+  everlearn evaluate log.dsjson --policy "bandit(explore=greedy(), oracle=logistic())" --estimators snips,dr,mrdr""",
     ),
     "report": (report, "  everlearn report everlearn-runs/compare-1a2b3c4d --output page.html"),
     "list": (list_, "  everlearn list\n  everlearn list data --json"),

@@ -62,6 +62,8 @@ def headline(record: Mapping[str, Any]) -> str:
     if item["low"] is None:
         return f"{told}, and the log earned {_figure(logged)}."
     inside = f"{_figure(item['low'])} to {_figure(item['high'])}"
+    if record["policy"].startswith("logged"):
+        return f"The policy of the log earned {_figure(logged)} a round ({inside})."
     side = "more" if item["low"] > logged else "less" if item["high"] < logged else ""
     beside = f"{side} than the log's {_figure(logged)}" if side else f"not clearly other than the log's {_figure(logged)}"
     return f"{told} ({inside}), {beside}."
@@ -98,7 +100,7 @@ def _estimates(record: Mapping[str, Any]) -> dict[str, Any]:
         tooltip=[alt.Tooltip(f"{key}:{kind}", title=key) for key, kind in (("name", "N"), ("value", "Q"), ("low", "Q"), ("high", "Q"), ("ess", "Q"))],
     )
     scale = alt.Scale(zero=False, nice=True)
-    bars = base.mark_rule(strokeWidth=3, color="var(--accent)").encode(x=alt.X("low:Q", title="Reward a round", scale=scale), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=3, color="var(--accent)").encode(x=alt.X("low:Q", title="Reward a round", scale=scale, axis=alt.Axis(tickCount=6, labelOverlap=True)), x2="high:Q")
     points = base.mark_point(filled=True, size=90, color="var(--accent)", opacity=1).encode(x=alt.X("value:Q", scale=scale))
     logged = alt.Chart(alt.Data(values=[{"logged": record["logged"]}])).mark_rule(strokeDash=[4, 3], color="var(--muted)")
     logged = logged.encode(x="logged:Q", tooltip=[alt.Tooltip("logged:Q", title="mean of the log")])
@@ -126,7 +128,7 @@ def _actions(record: Mapping[str, Any]) -> dict[str, Any]:
                 "who:N",
                 sort=["the log", "the policy"],
                 scale=alt.Scale(domain=["the log", "the policy"], range=["var(--frozen)", "var(--accent)"]),
-                legend=alt.Legend(title=None, orient="top", labelColor="var(--ink)"),
+                legend=alt.Legend(title=None, orient="top", labelColor="var(--ink)", labelFontSize=12),
             ),
             tooltip=["action:N", alt.Tooltip("who:N", title="by"), alt.Tooltip("share:Q", format=".2%")],
         )
