@@ -74,9 +74,12 @@ def evaluate(
     return 0
 
 
-def judge(log: Any, policy: str, *, train: float = 0.5, seed: int = 0, estimators: Any = ("snips", "dr"), **options: Any) -> dict:
+def judge(
+    log: Any, policy: str, *, train: float = 0.5, seed: int = 0, estimators: Any = ("snips", "dr"), **options: Any
+) -> dict:
     """The record of one evaluation: what result.json holds. The further arguments are those of `measure.off_policy.evaluate`."""
-    from everlearn import __version__
+    from importlib.metadata import version
+
     from everlearn.comparison.policies import policy_on
     from everlearn.measure.off_policy import evaluate as estimate
 
@@ -89,7 +92,7 @@ def judge(log: Any, policy: str, *, train: float = 0.5, seed: int = 0, estimator
         "policy": policy,
         "log": {"rounds": len(log), "judged": len(judged.log), "trained": judged.trained, "actions": log.actions},
         **found.as_dict(),
-        "environment": {"everlearn": __version__, "python": platform.python_version()},
+        "environment": {"everlearn": version("everlearn"), "python": platform.python_version()},
     }
 
 

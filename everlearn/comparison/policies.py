@@ -77,7 +77,9 @@ def probabilities(agent: Agent, log: DecisionLog) -> Tensor:
         elif decision.propensity is not None and abs(decision.propensity * log.actions - 1.0) < 1e-9:
             found[row] = 1.0 / log.actions  # one in as many as there are: all are alike
         else:
-            raise DataError(f"{agent.name}: its decisions do not tell the probabilities of all actions, so it cannot be judged.")
+            raise DataError(
+                f"{agent.name}: its decisions do not tell the probabilities of all actions, so it cannot be judged."
+            )
     found = torch.where(log.offered, found, 0.0)  # what is not on offer is not done; the rest is done more often
     total = found.sum(dim=1, keepdim=True)
     if not bool((total > 0).all()):

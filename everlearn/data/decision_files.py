@@ -161,16 +161,14 @@ def _arrow(column: Any) -> Any:
 
 def _json_columns(path: Path) -> dict[str, list]:
     columns: dict[str, list] = {}
-    count = 0
-    for number, row in lines(path):
+    for count, (number, row) in enumerate(lines(path)):
         missing = [name for name in NEEDED if name not in row]
         if missing:
             raise DataError(f"{path}, line {number}: {missing[0]!r} is missing; each line holds {', '.join(NEEDED)}.")
         for name, value in row.items():
             columns.setdefault(name, [None] * count).append(value)
-        count += 1
         for values in columns.values():
-            if len(values) < count:
+            if len(values) <= count:
                 values.append(None)
     return columns
 
@@ -221,7 +219,9 @@ def _served(path: Path, masked: bool | int) -> DecisionLog:
         if not isinstance(event.action, int) or isinstance(event.action, bool):
             raise DataError(f"row {row} (id {event.id!r}): the action is {event.action!r}; a number 0, 1, ... is needed.")
         if event.propensity is None:
-            raise DataError(f"row {row} (id {event.id!r}): the propensity was not kept; without it no other policy can be judged.")
+            raise DataError(
+                f"row {row} (id {event.id!r}): the propensity was not kept; without it no other policy can be judged."
+            )
     x = torch.cat([event.observation.reshape(1, -1).to(torch.float32) for event in told])
     action = torch.tensor([event.action for event in told])
     offered = None

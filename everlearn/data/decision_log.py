@@ -72,7 +72,9 @@ class DecisionLog:
         action = action.to(torch.int64)
         if offered is None:
             if actions is None:
-                actions = probabilities.shape[1] if probabilities is not None else int(action.max()) + 1 if len(action) else 0
+                actions = (
+                    probabilities.shape[1] if probabilities is not None else int(action.max()) + 1 if len(action) else 0
+                )
             offered = torch.ones(len(action), actions, dtype=torch.bool)
         log = {
             "x": x.to(torch.float32),
@@ -112,7 +114,9 @@ class DecisionLog:
         """(earlier part, later part); the earlier has `share` of the rows. Raises DataError where one of them would be empty."""
         first = round(share * len(self))
         if not 0 < first < len(self):
-            raise DataError(f"decision log: {share} of {len(self)} rows leaves one part empty; take a share between 0 and 1.")
+            raise DataError(
+                f"decision log: {share} of {len(self)} rows leaves one part empty; take a share between 0 and 1."
+            )
         return self.rows(slice(0, first)), self.rows(slice(first, None))
 
     def hashes(self) -> tuple[str, ...]:
@@ -175,21 +179,39 @@ def _contents(log: DecisionLog) -> None:
     _each(log.x.isfinite().all(dim=1), log.id, "x holds NaN or infinite values; all must be finite")
     _each(log.offered.any(dim=1), log.id, f"no action is on offer; each row needs 1..{log.actions}")
     _each(
-        (log.action >= 0) & (log.action < log.actions), log.id, f"the action is {{}}; it must lie in 0..{log.actions - 1}", log.action
+        (log.action >= 0) & (log.action < log.actions),
+        log.id,
+        f"the action is {{}}; it must lie in 0..{log.actions - 1}",
+        log.action,
     )
-    _each(log.offered.gather(1, taken)[:, 0], log.id, "the action {} was not on offer; it must be one of those that were", log.action)
+    _each(
+        log.offered.gather(1, taken)[:, 0],
+        log.id,
+        "the action {} was not on offer; it must be one of those that were",
+        log.action,
+    )
     good = (log.propensity > 0) & (log.propensity <= 1)
     _each(good, log.id, "the propensity is {:g}; it must lie above 0 and be at most 1", log.propensity)
     _each(log.reward.isfinite(), log.id, "the reward is {:g}; it must be a finite number", log.reward)
     if log.time is not None:
         _each(log.time.isfinite(), log.id, "the time is {:g}; it must be a finite number", log.time)
     if log.weight is not None:
-        _each((log.weight > 0) & log.weight.isfinite(), log.id, "the weight is {:g}; it must be a finite number > 0", log.weight)
+        _each(
+            (log.weight > 0) & log.weight.isfinite(),
+            log.id,
+            "the weight is {:g}; it must be a finite number > 0",
+            log.weight,
+        )
     if log.probabilities is not None:
         check_probabilities("decision log", log.probabilities, log.offered, log.id)
         held = log.probabilities.gather(1, taken)[:, 0]
         same = (held - log.propensity).abs() <= SUM
-        _each(same, log.id, "the propensity is {:g}, and its row of probabilities says otherwise; they must agree", log.propensity)
+        _each(
+            same,
+            log.id,
+            "the propensity is {:g}, and its row of probabilities says otherwise; they must agree",
+            log.propensity,
+        )
     if len(set(log.id)) != len(log.id):
         seen: set[str] = set()
         fresh = torch.tensor([not (name in seen or seen.add(name)) for name in log.id])
@@ -203,10 +225,17 @@ def check_probabilities(owner: str, probabilities: Tensor, offered: Tensor, name
     _each(good, names, "a probability lies outside 0..1", owner=owner)
     total = probabilities.sum(dim=1)
     _each((total - 1).abs() <= SUM, names, "the probabilities sum to {:g}; they must sum to 1 +- 1e-6", total, owner)
-    _each(~((probabilities > 0) & ~offered).any(dim=1), names, "an action that is not on offer has a probability above 0", owner=owner)
+    _each(
+        ~((probabilities > 0) & ~offered).any(dim=1),
+        names,
+        "an action that is not on offer has a probability above 0",
+        owner=owner,
+    )
 
 
-def _each(good: Tensor, names: tuple[str, ...], what: str, values: Tensor | None = None, owner: str = "decision log") -> None:
+def _each(
+    good: Tensor, names: tuple[str, ...], what: str, values: Tensor | None = None, owner: str = "decision log"
+) -> None:
     if bool(good.all()):
         return
     wrong = (~good).nonzero().flatten()

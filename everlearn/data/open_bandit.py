@@ -30,7 +30,9 @@ def read_open_bandit(path: str | Path, *, items: int | None = None) -> DecisionL
     if path.is_dir():
         found = sorted(item for item in path.glob("*.csv") if item.name != "item_context.csv")
         if len(found) != 1:
-            raise DataError(f"{path}: a folder of the data set holds one CSV beside item_context.csv, and here are {len(found)}.")
+            raise DataError(
+                f"{path}: a folder of the data set holds one CSV beside item_context.csv, and here are {len(found)}."
+            )
         path = found[0]
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
@@ -48,7 +50,8 @@ def _npz(path: Path) -> DecisionLog:
         raise DataError(f"{path}: cannot be read as npz ({error}).") from error
     _need(path, columns, NPZ)
     users = [
-        _indicators(columns["user_features"][:, place], int(count)) for place, count in enumerate(columns["n_user_categories"])
+        _indicators(columns["user_features"][:, place], int(count))
+        for place, count in enumerate(columns["n_user_categories"])
     ]
     return _log(columns, users, columns["affinity"], columns["propensity"], columns["timestamp_us"] / 1e6)
 
@@ -76,7 +79,10 @@ def _csv(path: Path, items: int | None) -> DecisionLog:
         items = pyarrow.csv.read_csv(context).num_rows
     plain = {name: columns[name].to_numpy() for name in ("item_id", "position", "click")}
     stamps = columns["timestamp"].cast(pyarrow.string()).to_numpy(zero_copy_only=False)
-    seconds = numpy.array([text.split("+")[0].removesuffix("Z") for text in stamps], dtype="datetime64[us]").astype(numpy.float64) / 1e6
+    seconds = (
+        numpy.array([text.split("+")[0].removesuffix("Z") for text in stamps], dtype="datetime64[us]").astype(numpy.float64)
+        / 1e6
+    )
     return _log(plain, users, affinity, columns["propensity_score"].to_numpy(), seconds, items)
 
 
@@ -92,7 +98,9 @@ def _log(
     order = numpy.argsort(time, kind="stable")
     position = columns["position"].astype(numpy.int64) - 1
     if ((position < 0) | (position >= POSITIONS)).any():
-        raise DataError(f"row {int(((position < 0) | (position >= POSITIONS)).argmax())}: the position must lie in 1..{POSITIONS}.")
+        raise DataError(
+            f"row {int(((position < 0) | (position >= POSITIONS)).argmax())}: the position must lie in 1..{POSITIONS}."
+        )
     blocks = [*users, _indicators(position, POSITIONS), *([] if affinity is None else [affinity])]
     x = numpy.concatenate(blocks, axis=1).astype(numpy.float32)[order]
     action = torch.from_numpy(columns["item_id"].astype(numpy.int64)[order])

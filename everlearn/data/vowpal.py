@@ -58,7 +58,9 @@ def read_dsjson(path: str | Path) -> DecisionLog:
         action[row] = numbers[event["taken"]]
         features = dict(event["shared"])
         if not named:
-            features |= {f"{place}.{name}": value for place, item in enumerate(event["multi"]) for name, value in item.items()}
+            features |= {
+                f"{place}.{name}": value for place, item in enumerate(event["multi"]) for name, value in item.items()
+            }
         for name, value in features.items():
             rows.append((row, columns.setdefault(name, len(columns))))
             cells.append(value)
@@ -69,7 +71,9 @@ def read_dsjson(path: str | Path) -> DecisionLog:
     total = spread.sum(dim=1, keepdim=True)
     if whole and float((total - 1).abs().max()) > ROUNDED:
         line = events[int((total - 1).abs().argmax())]["line"]
-        raise DataError(f"{path}, line {line}: the probabilities `p` sum to {float(total[(total - 1).abs().argmax()]):g}; 1 is needed.")
+        raise DataError(
+            f"{path}, line {line}: the probabilities `p` sum to {float(total[(total - 1).abs().argmax()]):g}; 1 is needed."
+        )
     spread = spread / total if whole else spread
     propensity = torch.tensor([event["propensity"] for event in events], dtype=torch.float64)
     held = spread.gather(1, action[:, None])[:, 0]
@@ -104,7 +108,7 @@ def write_dsjson(log: DecisionLog, path: str | Path) -> Path:
 def _written(log: DecisionLog, row: int) -> dict[str, Any]:
     numbers = log.offered[row].nonzero().flatten().tolist()
     taken, propensity = int(log.action[row]), float(log.propensity[row])
-    told = {number: None for number in numbers} if log.probabilities is None else dict(enumerate(log.probabilities[row].tolist()))
+    told = dict.fromkeys(numbers) if log.probabilities is None else dict(enumerate(log.probabilities[row].tolist()))
     order = [taken, *(number for number in numbers if number != taken)]  # the action taken stands first, as VW has it
     found = {
         "_label_cost": -float(log.reward[row]),
@@ -157,7 +161,9 @@ def _event(path: Path, line: int, row: dict[str, Any]) -> dict[str, Any] | None:
         places = [int(item) - 1 for item in row["a"]]
         taken = int(row["_labelIndex"]) if "_labelIndex" in row else places[0]
         if not 0 <= taken < len(multi) or any(not 0 <= place < len(multi) for place in places):
-            raise DataError(f"{path}, line {line}: `a` and `_labelIndex` must name one of the {len(multi)} actions in `_multi`.")
+            raise DataError(
+                f"{path}, line {line}: `a` and `_labelIndex` must name one of the {len(multi)} actions in `_multi`."
+            )
         drop = float(row.get("pdrop", 0.0))
         if not 0.0 <= drop < 1.0:
             raise DataError(f"{path}, line {line}: pdrop is {drop:g}; it must lie in 0..1, below 1.")
@@ -175,7 +181,9 @@ def _event(path: Path, line: int, row: dict[str, Any]) -> dict[str, Any] | None:
             "model": str(row.get("VWState", {}).get("m", "")),
         }
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise DataError(f"{path}, line {line}: no decision can be read from it ({type(error).__name__}: {error}).") from error
+        raise DataError(
+            f"{path}, line {line}: no decision can be read from it ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _outcome(path: Path, line: int, row: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +248,8 @@ def _by_description(events: list[dict[str, Any]]) -> dict[tuple, int]:
     ours = {key: _own_number(key) for key in order}
     if all(ours.values()):
         return {key: found[0] for key, found in ours.items()} | {
-            ("absent", number): number for number in set(range(next(iter(ours.values()))[1])) - {found[0] for found in ours.values()}
+            ("absent", number): number
+            for number in set(range(next(iter(ours.values()))[1])) - {found[0] for found in ours.values()}
         }
     return order if 2 * len(order) <= total or len(events) == 1 else {}
 

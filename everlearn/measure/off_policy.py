@@ -146,10 +146,14 @@ def _terms(
     usual = own = None
     for item in chosen:
         if item.needs_model and item.name != "mrdr" and usual is None:
-            usual = with_model(_scores(log, model) if isinstance(model, Tensor) else cross_fitted(log, model, folds=folds, seed=seed))
+            usual = with_model(
+                _scores(log, model) if isinstance(model, Tensor) else cross_fitted(log, model, folds=folds, seed=seed)
+            )
         if item.name == "mrdr" and own is None:
             if isinstance(model, Tensor):
-                raise ArgumentError("evaluate: mrdr fits the reward model itself; give its name or a function, not its scores.")
+                raise ArgumentError(
+                    "evaluate: mrdr fits the reward model itself; give its name or a function, not its scores."
+                )
             wanted = weight * (1.0 - log.propensity) / log.propensity
             own = with_model(cross_fitted(log, model, folds=folds, weight=wanted, seed=seed))
     return [own if item.name == "mrdr" else usual if item.needs_model else plain for item in chosen]
@@ -179,7 +183,9 @@ def _pair(
     most = max(largest, float(term.weight.max()))
     if interval == "cressie_read":
         good = item.name == "snips" or item.spec == "ips"
-        return cressie_read(count * term.weight, log.reward, span, most * float(count.max()), level) if good else (None, None)
+        return (
+            cressie_read(count * term.weight, log.reward, span, most * float(count.max()), level) if good else (None, None)
+        )
     grid = item.used(torch.cat([term.weight, torch.linspace(0.0, most, 1001, dtype=torch.float64)]))
     top = float(grid.max()) * float(count.max())
     if interval == "clopper_pearson":

@@ -1,7 +1,7 @@
 """Intervals around estimates of a policy's value.
 
     bootstrap        percentiles over resampled rounds                                              any estimator
-    bernstein        mean +- sqrt(2 V ln(4/d) / n) + 7 R ln(4/d) / (3 (n - 1))                      means: dm, ips, dr, switch_dr, dros, mrdr
+    bernstein        mean +- sqrt(2 V ln(4/d) / n) + 7 R ln(4/d) / (3 (n - 1))                      means: dm, ips, dr and its kin
     clopper_pearson  that of a binomial with sum(w r) / w_max successes of n                        ips with rewards in 0..1
     cressie_read     all values that the log allows at this level, given that weights average 1     ips, snips
 
@@ -21,7 +21,9 @@ from everlearn.core.random import derive
 
 INTERVALS = ("bootstrap", "bernstein", "clopper_pearson", "cressie_read")
 Pair = tuple[float | None, float | None]
-EXACT = 20_000_000  # resampled rows up to which counts are multinomial; beyond, each is Poisson(1), which is faster and as good
+EXACT = (
+    20_000_000  # resampled rows up to which counts are multinomial; beyond, each is Poisson(1), which is faster and as good
+)
 CHUNK = 8192  # rows whose counts are held at once
 
 
@@ -104,7 +106,9 @@ def clopper_pearson(total: float, n: int, largest: float, level: float) -> tuple
     return low * largest, high * largest
 
 
-def cressie_read(weight: Tensor, reward: Tensor, bounds: tuple[float, float], largest: float, level: float) -> tuple[float, float]:
+def cressie_read(
+    weight: Tensor, reward: Tensor, bounds: tuple[float, float], largest: float, level: float
+) -> tuple[float, float]:
     """All values sum q w r of distributions q near the empirical one with sum q w = 1.
 
         (n + 1) sum (q - 1 / (n + 1))^2 <= (least that sum q w = 1 needs + F(1, n)) / (n + 1)
@@ -118,11 +122,7 @@ def cressie_read(weight: Tensor, reward: Tensor, bounds: tuple[float, float], la
     budget += min(_distance(torch.cat([weight, weight.new_tensor([unseen])])) for unseen in (0.0, largest))
     found = []
     for bound, sign in zip(bounds, (-1.0, 1.0), strict=True):
-        ends = [
-            end
-            for unseen in (0.0, largest)
-            if (end := _end(weight, reward, unseen, bound, budget, sign)) is not None
-        ]
+        ends = [end for unseen in (0.0, largest) if (end := _end(weight, reward, unseen, bound, budget, sign)) is not None]
         found.append(min(max(sign * max(sign * end for end in ends), bounds[0]), bounds[1]) if ends else bound)
     return found[0], found[1]
 

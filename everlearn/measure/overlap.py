@@ -23,7 +23,8 @@ SIGMAS = 4.0  # standard errors by which the mean weight may be off
 class Overlap:
     """What the weights of a policy on a log say.
 
-    rounds; ess; share: ess / rounds; max_weight; mean_weight; error: standard error of the mean weight; quantiles: {share: weight}; never: share of rounds
+    rounds; ess; share: ess / rounds; max_weight; mean_weight; error: standard error of the mean weight; quantiles: {share: weight};
+    never: share of rounds
     whose action the policy would never take; unseen: mean probability that the policy gives to actions which the log could not have
     taken (None where the log keeps no probabilities); actions: for each {"action", "offered", "taken", "policy", "propensity"}.
     """

@@ -31,12 +31,18 @@ def test_a_good_log_stands_as_it_was_given():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"propensity": torch.tensor([0.5, 0.0, 1.0]).double()}, r"row 1 \(id 'b'\): the propensity is 0; .* above 0 and be at most 1"),
+        (
+            {"propensity": torch.tensor([0.5, 0.0, 1.0]).double()},
+            r"row 1 \(id 'b'\): the propensity is 0; .* above 0 and be at most 1",
+        ),
         ({"propensity": torch.tensor([0.5, 0.5, 1.5]).double()}, r"row 2 .* propensity is 1.5"),
         ({"propensity": torch.tensor([NAN, 0.5, 1.0]).double()}, r"row 0 .* propensity is nan"),
         ({"action": torch.tensor([0, 1, 1])}, r"row 1 .* action 1 was not on offer"),
         ({"action": torch.tensor([0, 2, 3])}, r"row 2 .* action is 3; it must lie in 0..2"),
-        ({"offered": torch.tensor([[1, 1, 1], [0, 0, 0], [0, 1, 1]]).bool()}, r"row 1 .* no action is on offer; each row needs 1..3"),
+        (
+            {"offered": torch.tensor([[1, 1, 1], [0, 0, 0], [0, 1, 1]]).bool()},
+            r"row 1 .* no action is on offer; each row needs 1..3",
+        ),
         ({"reward": torch.tensor([1.0, NAN, 0.0]).double()}, r"row 1 .* reward is nan"),
         ({"x": torch.tensor([[0.0, 0.0], [0.0, 0.0], [float("inf"), 0.0]])}, r"row 2 .* x holds NaN or infinite"),
         ({"id": ("a", "b", "a")}, r"row 2 \(id 'a'\): the id stands in an earlier row"),
@@ -54,13 +60,18 @@ def test_a_row_that_cannot_be_right_is_named_with_the_range(changed, said):
 def test_probabilities_must_be_a_distribution_over_what_is_offered_and_agree_with_the_propensity():
     spread = torch.tensor([[0.5, 0.3, 0.2], [0.75, 0.0, 0.25], [0.0, 1.0, 0.0]], dtype=torch.float64)
     assert DecisionLog(**parts(probabilities=spread)).probabilities is spread
-    for place, value, said in [((0, 1), 0.4, "sum to 1.1"), ((1, 1), 0.1, "sum to 1.1"), ((0, 1), NAN, "NaN"), ((0, 1), -0.3, "outside 0..1")]:
+    for place, value, said in [
+        ((0, 1), 0.4, "sum to 1.1"),
+        ((1, 1), 0.1, "sum to 1.1"),
+        ((0, 1), NAN, "NaN"),
+        ((0, 1), -0.3, "outside 0..1"),
+    ]:
         wrong = spread.clone()
         wrong[place] = value
         with pytest.raises(DataError, match=said):
             DecisionLog(**parts(probabilities=wrong))
     off = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
-    with pytest.raises(DataError, match="policy: row 0 .*not on offer"):
+    with pytest.raises(DataError, match=r"policy: row 0 .*not on offer"):
         check_probabilities("policy", off, torch.tensor([[False, True, True]]), ("z",))
     swapped = spread.clone()
     swapped[0] = torch.tensor([0.3, 0.5, 0.2])

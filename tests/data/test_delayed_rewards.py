@@ -10,7 +10,9 @@ from everlearn.data.delayed_rewards import DelayedRewards, Open
 def waiting(ttl=10.0):
     held = DelayedRewards(ttl=ttl)
     for number in range(4):
-        held.decide(str(number), Open(torch.full((2,), float(number)), torch.ones(3).bool(), number % 3, 0.25, time=float(number)))
+        held.decide(
+            str(number), Open(torch.full((2,), float(number)), torch.ones(3).bool(), number % 3, 0.25, time=float(number))
+        )
     return held
 
 

@@ -10,7 +10,8 @@ from everlearn.core.errors import DataError
 from everlearn.data.decision_files import read_decisions
 from everlearn.data.open_bandit import read_open_bandit
 
-CSV = """,timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user-item_affinity_0,user-item_affinity_1,user-item_affinity_2
+CSV = """,timestamp,item_id,position,click,propensity_score,\
+user_feature_0,user_feature_1,user-item_affinity_0,user-item_affinity_1,user-item_affinity_2
 0,2019-11-24 00:00:02.500000+00:00,2,3,1,0.25,cef3,2d03,0.0,1.0,0.5
 1,2019-11-24 00:00:01+00:00,0,1,0,0.5,81ce,2d03,0.0,0.0,2.0
 """
@@ -30,7 +31,9 @@ def test_the_csv_of_the_authors(tmp_path):
     log = read_open_bandit(tmp_path)
     assert log.actions == 3 and log.action.tolist() == [0, 2] and log.reward.tolist() == [0.0, 1.0], "by time"
     assert log.propensity.tolist() == [0.5, 0.25] and (log.time[1] - log.time[0]).item() == 1.5
-    assert log.x.tolist() == [[1, 0, 1, 1, 0, 0, 0, 0, 2], [0, 1, 1, 0, 0, 1, 0, 1, 0.5]], "user 0, user 1, position, affinity"
+    assert log.x.tolist() == [[1, 0, 1, 1, 0, 0, 0, 0, 2], [0, 1, 1, 0, 0, 1, 0, 1, 0.5]], (
+        "user 0, user 1, position, affinity"
+    )
 
 
 @pytest.mark.parametrize(("name", "items", "clicks"), [("men_random", 34, 46), ("women_bts", 46, 46)])

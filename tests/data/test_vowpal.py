@@ -64,7 +64,11 @@ def test_actions_are_told_by_place_where_descriptions_do_not_come_back(tmp_path)
 
 
 def test_one_slot_is_read_and_lines_without_a_cost_are_left_out(tmp_path):
-    slot = {"_outcomes": [{"_label_cost": -0.5, "_a": [1, 0], "_p": [0.8, 0.2]}], "EventId": "s", "c": {**EVENT["c"], "_slots": [{}]}}
+    slot = {
+        "_outcomes": [{"_label_cost": -0.5, "_a": [1, 0], "_p": [0.8, 0.2]}],
+        "EventId": "s",
+        "c": {**EVENT["c"], "_slots": [{}]},
+    }
     skipped = {**EVENT, "EventId": "n", "_skipLearn": True}
     dangling = {"RewardValue": 1.0, "EventId": "d"}
     log = read_dsjson(written(tmp_path / "log.dsjson", slot, skipped, dangling))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from everlearn.core.errors import ArgumentError, DataError, SpecError
-from everlearn.data.decision_log import DecisionLog
 from everlearn.data.decision_files import read_decisions
+from everlearn.data.decision_log import DecisionLog
 from everlearn.measure.off_policy import evaluate
 
 double = {"dtype": torch.float64}
@@ -35,7 +35,12 @@ def world(rows=4000, seed=0, sharp=1.0):
     action = torch.multinomial(logging, 1, generator=random)[:, 0]
     reward = (torch.rand(rows, generator=random, **double) < mean.gather(1, action[:, None])[:, 0]).double()
     log = DecisionLog.of(
-        x, action=action, propensity=logging.gather(1, action[:, None])[:, 0], reward=reward, probabilities=logging, actions=3
+        x,
+        action=action,
+        propensity=logging.gather(1, action[:, None])[:, 0],
+        reward=reward,
+        probabilities=logging,
+        actions=3,
     )
     policy = torch.softmax(4.0 * mean, dim=1)
     return log, policy, float((policy * mean).sum(dim=1).mean())
@@ -43,7 +48,7 @@ def world(rows=4000, seed=0, sharp=1.0):
 
 def slow(log, policy, q):
     """The estimators round by round, as their definitions read."""
-    found = {name: 0.0 for name in ("dm", "ips", "ips(clip=2)", "dr", "switch_dr(tau=1.5)", "dros(shrinkage=3)")}
+    found = dict.fromkeys(("dm", "ips", "ips(clip=2)", "dr", "switch_dr(tau=1.5)", "dros(shrinkage=3)"), 0.0)
     wr = w_sum = wd = match = matched = 0.0
     n = len(log)
     for i in range(n):
@@ -57,7 +62,7 @@ def slow(log, policy, q):
         found["switch_dr(tau=1.5)"] += (q_e + (w if w <= 1.5 else 0.0) * (r - q_a)) / n
         found["dros(shrinkage=3)"] += (q_e + 3 * w / (w * w + 3) * (r - q_a)) / n
         wr, w_sum, wd = wr + w * r, w_sum + w, wd + w * (r - q_a)
-        if max(range(log.actions), key=lambda b: float(policy[i, b])) == a:  # noqa: B023 - used at once
+        if max(range(log.actions), key=lambda b: float(policy[i, b])) == a:
             match, matched = match + r, matched + 1
     return {**found, "snips": wr / w_sum, "sndr": found["dm"] + wd / w_sum, "replay": match / matched}
 
@@ -109,10 +114,22 @@ def test_the_logging_policy_itself_is_worth_the_mean_reward_exactly():
 def test_limits_of_the_estimators_with_a_knob():
     log, policy, _ = world(300)
     q = torch.rand(300, 3, generator=torch.Generator().manual_seed(1), **double)
-    names = ("dm", "dr", "ips", "dros(shrinkage=0)", "dros(shrinkage=1e999)", "switch_dr(tau=0)", "switch_dr(tau=1000.0)", "ips(clip=1000.0)")
+    names = (
+        "dm",
+        "dr",
+        "ips",
+        "dros(shrinkage=0)",
+        "dros(shrinkage=1e999)",
+        "switch_dr(tau=0)",
+        "switch_dr(tau=1000.0)",
+        "ips(clip=1000.0)",
+    )
     value = {item.name: item.value for item in evaluate(log, policy, q, names, draws=5).estimates}
     assert value["dros(shrinkage=0)"] == value["switch_dr(tau=0)"] == value["dm"]
-    assert value["dros(shrinkage=1e999)"] == value["switch_dr(tau=1000.0)"] == value["dr"] and value["ips(clip=1000.0)"] == value["ips"]
+    assert (
+        value["dros(shrinkage=1e999)"] == value["switch_dr(tau=1000.0)"] == value["dr"]
+        and value["ips(clip=1000.0)"] == value["ips"]
+    )
 
 
 def test_a_row_that_stands_for_two_counts_as_two():
@@ -120,7 +137,12 @@ def test_a_row_that_stands_for_two_counts_as_two():
     twice = torch.tensor([0, 1, 1, 2, 3])
     names = ("ips", "snips", "dr", "sndr", "dm", "replay")
     spread = DecisionLog.of(
-        log.x, action=log.action, propensity=log.propensity, reward=log.reward, actions=2, weight=torch.tensor([1.0, 2, 1, 1])
+        log.x,
+        action=log.action,
+        propensity=log.propensity,
+        reward=log.reward,
+        actions=2,
+        weight=torch.tensor([1.0, 2, 1, 1]),
     )
     doubled = log.rows(torch.arange(4))
     doubled = DecisionLog.of(
@@ -140,7 +162,7 @@ def test_a_row_that_stands_for_two_counts_as_two():
     ],
 )
 def test_the_open_bandit_logs(name, ips, snips, ess, largest):
-    path = next((Path(place) / f"open_bandit_sample/{name}.npz" for place in os.environ.get("EVERLEARN_DATA", "").split(":")))
+    path = next(Path(place) / f"open_bandit_sample/{name}.npz" for place in os.environ.get("EVERLEARN_DATA", "").split(":"))
     if not path.is_file():
         pytest.skip("open_bandit_sample is not in EVERLEARN_DATA")
     log = read_decisions(path)

@@ -22,9 +22,14 @@ def test_bootstrap_is_that_of_a_loop_over_resamples():
     (mean, ratio) = intervals.bootstrap([[(top, ones)], [(top, bottom)]], 4000, 0.9, seed=3)
     random = numpy.random.default_rng(5)
     picked = random.integers(0, 40, (4000, 40))
-    for found, draws in ((mean, top.numpy()[picked].mean(1)), (ratio, top.numpy()[picked].sum(1) / bottom.numpy()[picked].sum(1))):
+    for found, draws in (
+        (mean, top.numpy()[picked].mean(1)),
+        (ratio, top.numpy()[picked].sum(1) / bottom.numpy()[picked].sum(1)),
+    ):
         low, high = numpy.quantile(draws, [0.05, 0.95])
-        error = 4 * math.sqrt(0.05 * 0.95 / 4000) * (high - low) / 2  # of a quantile: its density there is about 1 / (half the width)
+        error = (
+            4 * math.sqrt(0.05 * 0.95 / 4000) * (high - low) / 2
+        )  # of a quantile: its density there is about 1 / (half the width)
         assert abs(found[0] - low) < 2 * error and abs(found[1] - high) < 2 * error
 
 
@@ -67,7 +72,10 @@ def test_cressie_read_is_what_a_general_solver_finds():
     from scipy.optimize import minimize
     from scipy.stats import f
 
-    weight, reward = torch.tensor([0.2, 1.5, 0.7, 2.0, 0.5, 0.6], dtype=torch.float64), torch.tensor([0, 1, 1, 0, 1.0, 0]).double()
+    weight, reward = (
+        torch.tensor([0.2, 1.5, 0.7, 2.0, 0.5, 0.6], dtype=torch.float64),
+        torch.tensor([0, 1, 1, 0, 1.0, 0]).double(),
+    )
     found = intervals.cressie_read(weight, reward, (0.0, 1.0), 3.0, 0.8)
     n = len(weight)
 
@@ -75,9 +83,15 @@ def test_cressie_read_is_what_a_general_solver_finds():
         limits = [
             {"type": "eq", "fun": lambda q: q.sum() - 1},
             {"type": "eq", "fun": lambda q: q @ w - 1},
-            *([] if budget is None else [{"type": "ineq", "fun": lambda q: budget - (n + 1) * ((q - 1 / (n + 1)) ** 2).sum()}]),
+            *(
+                []
+                if budget is None
+                else [{"type": "ineq", "fun": lambda q: budget - (n + 1) * ((q - 1 / (n + 1)) ** 2).sum()}]
+            ),
         ]
-        return minimize(goal, numpy.full(n + 1, 1 / (n + 1)), constraints=limits, method="SLSQP", options={"ftol": 1e-14, "maxiter": 500}).fun
+        return minimize(
+            goal, numpy.full(n + 1, 1 / (n + 1)), constraints=limits, method="SLSQP", options={"ftol": 1e-14, "maxiter": 500}
+        ).fun
 
     seen = {unseen: numpy.append(weight.numpy(), unseen) for unseen in (0.0, 3.0)}
     least = min(best(lambda q: (n + 1) * ((q - 1 / (n + 1)) ** 2).sum(), w, None) for w in seen.values())

@@ -41,11 +41,16 @@ def test_ridge_is_scikit_learns():
 def test_logistic_learns_probabilities_and_an_action_without_contrast_is_shrunk():
     log, _, _ = world(3000)
     told = logistic(log.x.double(), log.action, log.reward, log.counts, 4)(log.x.double())
-    truth = torch.sigmoid(log.x.double() @ torch.randn(2, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64))
+    truth = torch.sigmoid(
+        log.x.double() @ torch.randn(2, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    )
     assert float((told[:, :3] - truth).abs().mean()) < 0.05
     assert torch.allclose(told[:, 3], log.reward.mean().expand(3000), atol=1e-9)
     always = logistic(torch.zeros(4, 1).double(), torch.zeros(4).long(), torch.ones(4).double(), torch.ones(4).double(), 1)
-    assert float(always(torch.zeros(1, 1).double())) == pytest.approx(1.0, abs=1e-5) and float(always(torch.zeros(1, 1).double())) < 1.0
+    assert (
+        float(always(torch.zeros(1, 1).double())) == pytest.approx(1.0, abs=1e-5)
+        and float(always(torch.zeros(1, 1).double())) < 1.0
+    )
 
 
 def test_the_default_goes_by_the_rewards_and_what_is_wrong_is_refused():
@@ -56,7 +61,11 @@ def test_the_default_goes_by_the_rewards_and_what_is_wrong_is_refused():
     for act, error, said in [
         (lambda: cross_fitted(log, "rige"), SpecError, "did you mean 'ridge'"),
         (lambda: cross_fitted(log, folds=1), ArgumentError, "folds"),
-        (lambda: cross_fitted(log, lambda *given: lambda x: torch.zeros(len(x), 2)), InputError, r"must give finite scores of shape"),
+        (
+            lambda: cross_fitted(log, lambda *given: lambda x: torch.zeros(len(x), 2)),
+            InputError,
+            r"must give finite scores of shape",
+        ),
     ]:
         with pytest.raises(error, match=said):
             act()

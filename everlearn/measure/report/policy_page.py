@@ -40,7 +40,11 @@ def render_policy(record: Mapping[str, Any]) -> str:
         tiles=[
             ("Mean reward of the log", say.significant(record["logged"], 4), f"over {say.count(log['judged'])} rounds"),
             ("Effective rounds", say.significant(found["ess"], 4), f"{say.percent(found['share'])} of those that judge"),
-            ("Largest weight", say.significant(found["max_weight"], 4), f"mean {say.significant(found['mean_weight'], 3)}; 1 is expected"),
+            (
+                "Largest weight",
+                say.significant(found["max_weight"], 4),
+                f"mean {say.significant(found['mean_weight'], 3)}; 1 is expected",
+            ),
             ("Never done by the policy", say.percent(found["never"]), "rounds whose action it would never take"),
         ],
         config=settings(record.get("config") or {}),
@@ -80,7 +84,11 @@ def warnings_of(record: Mapping[str, Any]) -> list[str]:
 def rows_of(record: Mapping[str, Any]) -> list[list[str]]:
     """Name, value, low, high, ess and largest weight of each estimate, as text."""
     return [
-        [item["name"], *(_figure(item[key]) for key in ("value", "low", "high")), *(say.significant(item[key], 4) for key in ("ess", "max_weight"))]
+        [
+            item["name"],
+            *(_figure(item[key]) for key in ("value", "low", "high")),
+            *(say.significant(item[key], 4) for key in ("ess", "max_weight")),
+        ]
         for item in record["estimates"]
     ]
 
@@ -96,11 +104,18 @@ def _estimates(record: Mapping[str, Any]) -> dict[str, Any]:
     rows = [{key: item[key] for key in ("name", "value", "low", "high", "ess")} for item in record["estimates"]]
     names = [row["name"] for row in rows]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=12, labelLimit=140)),
-        tooltip=[alt.Tooltip(f"{key}:{kind}", title=key) for key, kind in (("name", "N"), ("value", "Q"), ("low", "Q"), ("high", "Q"), ("ess", "Q"))],
+        y=alt.Y(
+            "name:N", sort=names, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=12, labelLimit=140)
+        ),
+        tooltip=[
+            alt.Tooltip(f"{key}:{kind}", title=key)
+            for key, kind in (("name", "N"), ("value", "Q"), ("low", "Q"), ("high", "Q"), ("ess", "Q"))
+        ],
     )
     scale = alt.Scale(zero=False, nice=True)
-    bars = base.mark_rule(strokeWidth=3, color="var(--accent)").encode(x=alt.X("low:Q", title="Reward a round", scale=scale, axis=alt.Axis(tickCount=6, labelOverlap=True)), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=3, color="var(--accent)").encode(
+        x=alt.X("low:Q", title="Reward a round", scale=scale, axis=alt.Axis(tickCount=6, labelOverlap=True)), x2="high:Q"
+    )
     points = base.mark_point(filled=True, size=90, color="var(--accent)", opacity=1).encode(x=alt.X("value:Q", scale=scale))
     logged = alt.Chart(alt.Data(values=[{"logged": record["logged"]}])).mark_rule(strokeDash=[4, 3], color="var(--muted)")
     logged = logged.encode(x="logged:Q", tooltip=[alt.Tooltip("logged:Q", title="mean of the log")])
