@@ -206,6 +206,8 @@ def _warnings(item: Estimator, log: DecisionLog, interval: str, pair: Pair) -> t
         found.append("It rests on the reward model alone.")
     if item.name == "replay" and not is_uniform(log):
         found.append("The log was not drawn uniformly, so replay is biased.")
+    if interval == "bootstrap" and pair[0] is not None and pair[0] == pair[1]:
+        found.append("All resamples are alike, so this interval says nothing; take clopper_pearson or bernstein.")
     if pair[0] is None:
         found.append(f"The interval {interval} does not go with {item.name}; take bootstrap.")
     return tuple(found)

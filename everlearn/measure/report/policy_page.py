@@ -69,6 +69,7 @@ def headline(record: Mapping[str, Any]) -> str:
     if record["policy"].startswith("logged"):
         return f"The policy of the log earned {_figure(logged)} a round ({inside})."
     side = "more" if item["low"] > logged else "less" if item["high"] < logged else ""
+    side = side if item["low"] < item["high"] else ""
     beside = f"{side} than the log's {_figure(logged)}" if side else f"not clearly other than the log's {_figure(logged)}"
     return f"{told} ({inside}), {beside}."
 
