@@ -24,7 +24,9 @@ from torch import Tensor
 from everlearn.agents.bandit import ContextualBandit
 from everlearn.comparison.catalog import build_agent
 from everlearn.data.classification_rounds import rounds
-from everlearn.envs.payment_world import ACTIONS, PaymentWorld, payment_world
+from everlearn.data.decision_log import DecisionLog
+from everlearn.envs.payment_world import ACTIONS, Payments, PaymentWorld, payment_world
+from everlearn.measure.off_policy import evaluate
 from everlearn.measure.oscillation import alternation, oscillation, resampled, successor_drop
 from everlearn.measure.policy_generation import effective_actions
 from everlearn.studies.study import Arm, Claim, Measured, Study
@@ -41,8 +43,10 @@ TABLES = {
         )),
     ),
 }  # fmt: skip
-ROUNDS = 8000  # of a table at most
-REFIT = 50  # rounds of a table between two fits
+ROUNDS = {"quick": 1000, "full": 8000}  # of a table at most
+ENOUGH = 0.1  # of a log's rows that it must be worth to the next policy, for its estimates to count
+DRAWS = 300  # of a bootstrap
+BATCH = 50  # rounds of a table that are decided before their rewards come
 BY_GENERATION = "Regret, generation by generation"
 
 
@@ -55,7 +59,9 @@ class Setup:
     settings: tuple[Mapping[str, Any], ...] = ({},)
     late: float = 0.0  # share of rewards that come one period late
     still: bool = False
+    longer: int = 1  # times as many generations
     tables: bool = False
+    judged: bool = False  # its next policies are judged on a log of the one before
     quick: bool = True
 
 
@@ -68,9 +74,7 @@ def _bandit(explore: str, memory: int = 1, more: str = "") -> str:
 
 
 def _table(explore: str) -> str:
-    return (
-        f"bandit(actions={{actions}}, oracle=ridge(strength=0.1, online=False), explore={explore}, memory=1000000, period=0)"
-    )
+    return f"bandit(actions={{actions}}, oracle=ridge(strength=0.1), explore={explore}, memory=0, period=0)"
 
 
 TUNED, UNIFORM, EPSILON, SOFT, GREEDY = "inverse gaps", "uniform", "epsilon-greedy", "softmax", "greedy"
@@ -87,12 +91,12 @@ ARMS = {
     EPSILON: Setup(_bandit("epsilon_greedy({epsilon})"), "baseline", _options("epsilon", 0.02, 0.05, 0.1, 0.2)),
     SOFT: Setup(_bandit("softmax({temperature})"), "baseline", _options("temperature", 0.005, 0.01, 0.02, 0.05)),
     GREEDY: Setup(_bandit("greedy()"), "baseline"),
-    **{SHORT[gamma]: Setup(_bandit(f"squarecb(gamma={gamma}.0)")) for gamma in GAMMAS},
-    LONG[SHORT[200]]: Setup(_bandit("squarecb(gamma=200.0)", 4)),
+    **{SHORT[gamma]: Setup(_bandit(f"squarecb(gamma={gamma}.0)"), judged=gamma == 200) for gamma in GAMMAS},
+    LONG[SHORT[200]]: Setup(_bandit("squarecb(gamma=200.0)", 4), judged=True),
     LONG[SHORT[1000]]: Setup(_bandit("squarecb(gamma=1000.0)", 4)),
     LONG[EPSILON + " 0.1"]: Setup(_bandit("epsilon_greedy(0.1)", 4)),
     LONG[GREEDY]: Setup(_bandit("greedy()", 4)),
-    STILL: Setup(_bandit("uniformly()"), "control", still=True),
+    STILL: Setup(_bandit("uniformly()"), "control", still=True, longer=4),
     "inverse gaps 200, a third late": Setup(_bandit("squarecb(gamma=200.0)", 2), late=0.3, quick=False),
     "inverse gaps 200, weighted by 1/p": Setup(_bandit("squarecb(gamma=200.0)", 1, ", weights='ips'"), quick=False),
     "inverse gaps 200, uniform share": Setup(_bandit("squarecb(gamma=200.0)", 1, ", share=0.05"), quick=False),
@@ -129,6 +133,8 @@ class PaymentBanditStudy(Study):
         "drop": "regret of the second learned generation less that of the first",
         "effective": "exp(entropy) of the policy, mean",
         "excess": "swing of the mean reward above 97.5% of what drawing rewards anew gives",
+        "dr": "share of generations in which DR's 95% interval holds the next policy's value",
+        "snips": "the same of SNIPS",
         "alternation": "share of neighbouring steps of the mean reward that go opposite ways",
     }
     axes: ClassVar[Mapping[str, str]] = {BY_GENERATION: "generation"}
@@ -152,6 +158,11 @@ class PaymentBanditStudy(Study):
             Claim("the second greedy policy loses 2% to the first", GREEDY, "", 0.02, measure="drop"),
             *(Claim(f"no drop: {arm}", "", arm, measure="drop") for arm in LONG.values()),
             Claim("memory 4 cuts a quarter of the regret", SHORT[200], LONG[SHORT[200]], measure="three quarters"),
+            *(
+                Claim(f"{name.upper()} intervals hold 85% of next policies' values: {arm}", arm, "", 0.85, measure=name)
+                for arm in (SHORT[200], LONG[SHORT[200]])
+                for name in ("dr", "snips")
+            ),
             Claim(
                 "uniform choices in a still world alternate as noise, not less",
                 STILL,
@@ -173,11 +184,13 @@ class PaymentBanditStudy(Study):
         """One policy over all generations of one world, or over all tables."""
         setup = ARMS[arm]
         if setup.tables:
-            rewards = [_on_table(setup.call, setting, name, seed) for name in TABLES[scale]]
+            rewards = [_on_table(setup.call, setting, name, ROUNDS[scale], seed) for name in TABLES[scale]]
             return Measured({"value": sum(rewards) / len(rewards)})
         agent = build_agent(setup.call.format(**setting), seed)
         still = {"drift": 0.0, "base_drift": 0.0, "decay": 1.0} if setup.still else {}
-        lived = _live(agent, payment_world(seed=seed, **still), GENERATIONS[scale], PAYMENTS[scale], setup.late, seed)
+        lived = _live(
+            agent, payment_world(seed=seed, **still), setup.longer * GENERATIONS[scale], PAYMENTS[scale], setup, seed
+        )
         regret = lived.regret
         learned = regret[1:]
         mean = sum(learned) / len(learned)
@@ -195,6 +208,8 @@ class PaymentBanditStudy(Study):
             "excess": drawn.value - drawn.high,
             "alternation": alternation([float(row.mean()) for row in lived.rewards[1:]]),
         }
+        if lived.held:
+            scores |= {name: sum(told[name] for told in lived.held) / len(lived.held) for name in ("dr", "snips")}
         return Measured(scores, {BY_GENERATION: [[float(place), value] for place, value in enumerate(regret)]})
 
 
@@ -207,11 +222,14 @@ class Lived:
     uniform: list[float]
     effective: list[float]
     rewards: list[Tensor]
+    held: list[
+        dict[str, bool]
+    ]  # of the generations whose log is worth enough: whether an interval held the next policy's value
 
 
-def _live(agent: ContextualBandit, world: PaymentWorld, generations: int, count: int, late: float, seed: int) -> Lived:
-    """Serve a period, learn from what has come, fit, and let the world drift; `late` rewards come with those of the next period."""
-    lived = Lived([], [], [], [], [])
+def _live(agent: ContextualBandit, world: PaymentWorld, generations: int, count: int, setup: Setup, seed: int) -> Lived:
+    """Serve a period, learn from what has come, fit, and let the world drift; late rewards come with those of the next period."""
+    lived = Lived([], [], [], [], [], [])
     waiting: list[tuple[Any, ...]] = []
     for generation in range(generations):
         payments = world.payments(count)
@@ -224,15 +242,42 @@ def _live(agent: ContextualBandit, world: PaymentWorld, generations: int, count:
         lived.effective.append(float(effective_actions(made.probabilities).mean()))
         lived.rewards.append(rewards)
         ids = [str(generation * count + place) for place in range(count)]
-        comes = torch.rand(count, generator=torch.Generator().manual_seed(1000 * seed + generation)) >= late
+        comes = torch.rand(count, generator=torch.Generator().manual_seed(1000 * seed + generation)) >= setup.late
         ages = torch.full((count,), made.generation)
         everything = (payments.x, payments.offered, made.action, rewards, made.propensity, ids, ages)
         for batch in (*waiting, _part(everything, comes)):
             agent.learn(*batch)
         waiting = [_part(everything, ~comes)] if not bool(comes.all()) else []
+        other = world.payments(count, "judged") if setup.judged else None
+        log = None if other is None else _log(agent, other, generation)
         agent.refit()
+        if other is not None and log is not None:
+            _judge(agent, other, log, lived, seed)
         world = world.drifted()
     return lived
+
+
+def _log(agent: ContextualBandit, payments: Payments, generation: int) -> DecisionLog:
+    """What a policy does to payments that no fit sees."""
+    made = agent.decide(
+        {"x": payments.x, "offered": payments.offered}, range(generation * len(payments), (generation + 1) * len(payments))
+    )
+    return DecisionLog.of(
+        payments.x,
+        offered=payments.offered,
+        action=made.action,
+        propensity=made.propensity,
+        reward=payments.rewards(made.action),
+    )
+
+
+def _judge(agent: ContextualBandit, payments: Payments, log: DecisionLog, lived: Lived, seed: int) -> None:
+    """Hold the next policy's intervals, from the log of the one before, against its true value on the same payments."""
+    policy = agent.probabilities({"x": payments.x, "offered": payments.offered})
+    found = evaluate(log, policy, estimators=("dr", "snips"), draws=DRAWS, seed=seed)
+    if found["dr"].ess / len(log) >= ENOUGH:
+        truth = payments.value(policy)
+        lived.held.append({name: found[name].low <= truth <= found[name].high for name in ("dr", "snips")})
 
 
 def _part(batch: tuple[Any, ...], rows: Tensor) -> tuple[Any, ...]:
@@ -241,17 +286,16 @@ def _part(batch: tuple[Any, ...], rows: Tensor) -> tuple[Any, ...]:
     return tuple([part[place] for place in places] if isinstance(part, list) else part[rows] for part in batch)
 
 
-def _on_table(call: str, setting: Mapping[str, Any], name: str, seed: int) -> float:
+def _on_table(call: str, setting: Mapping[str, Any], name: str, limit: int, seed: int) -> float:
     """The mean reward over one pass of a table, fitted anew every 50 rounds."""
-    x, y = rounds(name, limit=ROUNDS, seed=seed)
+    x, y = rounds(name, limit=limit, seed=seed)
     agent = build_agent(call.format(actions=int(y.max()) + 1, **setting), seed)
     total = 0.0
-    for place in range(0, len(y), REFIT):
-        rows = slice(place, place + REFIT)
+    for place in range(0, len(y), BATCH):
+        rows = slice(place, place + BATCH)
         made = agent.decide(x[rows], range(place, place + len(y[rows])))
         rewards = (made.action == y[rows]).double()
         agent.learn(x[rows], None, made.action, rewards, made.propensity, [str(place + row) for row in range(len(rewards))])
-        agent.refit()
         total += float(rewards.sum())
     return total / len(y)
 
