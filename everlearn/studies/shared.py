@@ -6,9 +6,11 @@ Cells are measured in several processes, and each would train the same network a
 what is read back equals what `make` gave. Outside a running study nothing is kept.
 """
 
+import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,19 @@ def shared(*key: str | int, make: Callable[[], Any]) -> Any:
     if _place is None:
         return make()
     folder = _place / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-    kept = newest_snapshot(folder)
-    if kept is not None:
-        return kept[1]
-    made = make()
-    write_snapshot(folder, 0, made)
-    return made
+    with _waited_for(folder):
+        kept = newest_snapshot(folder)
+        if kept is not None:
+            return kept[1]
+        made = make()
+        write_snapshot(folder, 0, made)
+        return made
+
+
+@contextmanager
+def _waited_for(folder: Path) -> Iterator[None]:
+    """Alone with a folder: a second process waits for what the first is making. The kernel frees the lock of a killed one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

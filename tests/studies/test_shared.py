@@ -48,3 +48,19 @@ def test_outside_a_study_nothing_is_kept(tmp_path):
     make = counted()
     assert shared("trained", 0, make=make)["seen"] == 1
     assert shared("trained", 0, make=make)["seen"] == 2
+
+
+def test_a_second_process_waits_for_what_the_first_is_making(kept):
+    """The lock is held while a state is made, by the kernel's word."""
+    import fcntl
+
+    def make():
+        (place,) = kept.iterdir()
+        with open(place / ".lock") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return {"seen": 1}
+
+    assert shared("trained", 0, make=make)["seen"] == 1
+    (place,) = kept.iterdir()
+    with open(place / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
