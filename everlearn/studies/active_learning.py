@@ -29,8 +29,8 @@ from everlearn.studies.study import Arm, Claim, Measured, Study
 
 LEVELS = {"quick": (12.0,), "full": (4.0, 6.0, 12.0, 24.0, 48.0)}
 # many short rounds rather than few long ones: a policy is attacked more often on the same number of steps
-STAGE = {"quick": (18, 40), "full": (12, 40)}
-LAST = {"quick": (18, 40), "full": (24, 40)}
+STAGE = {"quick": (24, 50), "full": (12, 40)}
+LAST = {"quick": (24, 50), "full": (24, 40)}
 WIDTH, PARTICLES = 64, 44
 LEARNED, BAYES, MINMAX = "learned", "without adversary", "min-max of the hardest class"
 RULES = {"sgbs": GeneralizedBinarySearch(), "random": Random(), "uncertainty": Uncertainty()}

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from everlearn.agents.learned_query import Learned
+from everlearn.agents.query import Query
 from everlearn.agents.query_policy import Policy, simulate
+from everlearn.core.check import check_agent
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.core.state import same
 from everlearn.data.query_families import best_arm, thresholds
@@ -88,6 +90,15 @@ def test_state_is_kept_and_read_back(tmp_path):
         Learned.load(tmp_path, thresholds(4, horizon=6))
     with pytest.raises(StateError, match="no policy"):
         Learned.load(tmp_path / "none", problem)
+
+
+def test_the_agent_asks_with_it_and_keeps_the_contract():
+    problem = thresholds(5, horizon=6)
+    rule = Learned(problem, width=8)
+    agent, none = Query(problem, rule=rule), torch.zeros(1, 5, dtype=torch.float64)
+    decision = agent.act(torch.zeros(1, 1), key=3)
+    assert decision.propensity == float(rule(none, none, 0, random())[0, decision.action])
+    assert check_agent(lambda seed: Query(problem, rule=rule, seed=seed), actions=5)
 
 
 @pytest.mark.parametrize(

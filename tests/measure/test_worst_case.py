@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 
+from everlearn.agents.arm_rules import Lucb, SequentialHalving, Thompson, TopTwo, Ucb
 from everlearn.agents.query_policy import Policy
-from everlearn.agents.query_rules import GeneralizedBinarySearch, Random, Uncertainty
+from everlearn.agents.query_rules import Bald, GeneralizedBinarySearch, Random, Static, Uncertainty
+from everlearn.agents.rage import Rage
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.data.query_families import best_arm, thresholds
 from everlearn.data.query_problem import QueryProblem
@@ -133,10 +135,14 @@ def test_an_attack_finds_what_hurts_a_rule_and_stays_in_the_class():
     problem.check(found.theta)
 
 
-@pytest.mark.parametrize("rule", [Random(), GeneralizedBinarySearch(), Uncertainty()], ids=repr)
-def test_built_in_rules_can_be_attacked(rule):
-    problem = thresholds(4, horizon=4)
-    found = worst_case(Policy(rule, problem), problem, 12.0, particles=10, steps=5, episodes=20)
+LABEL_RULES = (Random(), GeneralizedBinarySearch(), Uncertainty(), Bald(), Static())
+ARM_RULES = (Ucb(), Thompson(), TopTwo(), Lucb(), SequentialHalving(), Rage())
+
+
+@pytest.mark.parametrize(("rule", "arms"), [(r, False) for r in LABEL_RULES] + [(r, True) for r in ARM_RULES], ids=repr)
+def test_built_in_rules_can_be_attacked(rule, arms):
+    problem = best_arm(4, horizon=8, noise="sign") if arms else thresholds(4, horizon=4)
+    found = worst_case(Policy(rule, problem), problem, 60.0, particles=10, steps=3, episodes=20)
     assert len(found.losses) >= 5 and 0.0 < found.worst <= 4.0
 
 
