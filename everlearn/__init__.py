@@ -50,6 +50,7 @@ _PUBLIC = {
     "HypergradientRate": "learners.hypergradient",
     "ICaRL": "learners.icarl",
     "KnowledgeAccumulation": "measure.accumulation",
+    "Learned": "agents.learned_query",
     "Learner": "core.learner",
     "LwF": "learners.lwf",
     "MIR": "learners.mir",
@@ -91,7 +92,10 @@ _PUBLIC = {
     "check_learner": "core.check",
     "compare": "comparison.grid",
     "load": "data.load",
+    "rho_star": "measure.difficulty",
     "run": "core.run",
+    "train_query_policy": "agents.query_training",
+    "worst_case": "measure.worst_case",
 }
 
 __all__ = sorted(_PUBLIC)
