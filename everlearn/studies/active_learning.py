@@ -57,8 +57,8 @@ class ActiveLearningStudy(Study):
     axes: ClassVar[Mapping[str, str]] = {CURVE: "difficulty r"}
 
     def seeds(self, scale: str) -> tuple[int, ...]:
-        """Draws of networks, instances and episodes."""
-        return (0, 1, 2)
+        """Draws of networks, instances and episodes; the numbers of rounds and steps were chosen on seeds 0, 1 and 2."""
+        return (3, 4, 5)
 
     def arms(self, scale: str) -> tuple[Arm, ...]:
         """The trained policy first: others are measured on what attacks on it found. None is tuned."""
@@ -147,10 +147,7 @@ def measured(scale: str, seed: int) -> dict[str, Any]:
 
 def pooled(policies: Mapping[str, Learned | Policy], r: float, seed: int) -> dict[str, dict[str, float]]:
     """{policy: worst, mean, own}: all on the union of what attacks on each of them found in the class."""
-    attacks = {
-        name: worst_case(policy, problem(), r, particles=44, steps=60, episodes=100, seed=seed)
-        for name, policy in policies.items()
-    }
+    attacks = {name: worst_case(policy, problem(), r, episodes=100, seed=seed) for name, policy in policies.items()}
     pool = torch.cat([found.theta for found in attacks.values()])
     table = {}
     for name, policy in policies.items():
