@@ -2,6 +2,7 @@
 
 import pytest
 
+from everlearn.studies import active_learning
 from everlearn.studies.active_learning import gap
 from everlearn.studies.runner import run_study
 from everlearn.studies.study import HOLDS, study_named
@@ -26,3 +27,19 @@ def test_a_trained_policy_is_better_where_it_is_worst(tmp_path):
     assert learned["mean"] <= means["sgbs"]["mean"] + 0.03
     control = next(claim for claim in record["claims"] if claim["control"])
     assert control["verdict"] != HOLDS and not control["met"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_claim_of_the_full_scale_has_its_measure(monkeypatch):
+    """One seed, next to no training: what is judged at full scale is measured for the arms that it names."""
+    monkeypatch.setitem(active_learning.LEVELS, "full", (6.0, 12.0))
+    monkeypatch.setitem(active_learning.STAGE, "full", (1, 1))
+    monkeypatch.setitem(active_learning.LAST, "full", (1, 1))
+    study = study_named("active_learning")
+    found = {arm.label: study.measure(arm.label, {}, "full", 0) for arm in study.arms("full")[:1]}
+    learned = found["learned"]
+    rows = [claim for claim in study.claims("full") if claim.right == "learned"]
+    assert rows and all((claim.measure or "worst") in learned.scores for claim in rows)
+    assert [r for r, _ in learned.curves[active_learning.CURVE]] == [6.0, 12.0]
+    assert learned.scores["over sgbs at 12"] == pytest.approx(learned.scores["of sgbs"])
