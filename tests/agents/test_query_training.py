@@ -32,6 +32,7 @@ def small(difficulties=(12.0,), **settings):
     return train_query_policy(thresholds(5, horizon=5), list(difficulties), **{**SMALL, **settings})
 
 
+@pytest.mark.slow
 def test_every_class_has_its_value_and_the_last_stage_weighs_by_sub_optimality():
     rule = small((6.0, 24.0))
     assert list(rule.values) == [6.0, 24.0] and all(0.0 < value < 5.0 for value in rule.values.values())
@@ -65,6 +66,7 @@ def make(levels=(6.0, 12.0), problem=None, **settings):
     return Training(problem or thresholds(5, horizon=5), list(levels), Schedule(**figures), width=8, **{**given, **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["archive", pytest.param("simultaneous", marks=pytest.mark.slow)])
 def test_it_goes_on_to_the_same_bits(tmp_path, trainer):
     whole = run_training(make(trainer=trainer))
@@ -100,6 +102,7 @@ def test_without_an_adversary_the_prior_stays():
     assert same(again.state_dict(), still.state_dict())
 
 
+@pytest.mark.slow
 def test_seeds_and_ways_to_answer_change_the_policy():
     weights = [small(**given).state_dict()["weights"] for given in ({}, {"seed": 1}, {"entropy": 0.5})]
     assert not same(weights[0], weights[1]) and not same(weights[0], weights[2])
