@@ -67,7 +67,7 @@ def make(levels=(6.0, 12.0), problem=None, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["archive", pytest.param("simultaneous", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trainer", ["archive", "simultaneous"])
 def test_it_goes_on_to_the_same_bits(tmp_path, trainer):
     whole = run_training(make(trainer=trainer))
 
