@@ -94,7 +94,7 @@ def check_images(owner: str, images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, COLOUR) or min(images.shape[2:]) < LEAST_SIDE:
         raise DataError(
             f"{owner}: images must have the shape (batch, 1 or 3, height, width), with sides of {LEAST_SIDE} or more, got "
-            f"{tuple(images.shape)}."
+            f"{tuple(images.shape)}. Handwritten digits come as images by digits(side=32)."
         )
     if images.dtype == torch.uint8:
         return
