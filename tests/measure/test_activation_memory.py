@@ -5,12 +5,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from everlearn import FineTune
+from everlearn import BNStats, FineTune, Replay
 from everlearn.core.errors import InputError
 from everlearn.core.events import Batch
 from everlearn.core.learner import Adapter
 from everlearn.measure.activation_formula import formula, sizes
 from everlearn.measure.activation_memory import MemoryReport, memory_report, memory_table, saved_for_backward
+from everlearn.optim.optimizers import SGD, Adam
 
 ROWS = 8
 
@@ -243,9 +244,32 @@ def test_the_report_of_a_learner_from_answers():
         memory_report(FineTune(network), Batch(x()))
 
 
+def test_what_an_optimiser_moves_is_told_from_what_it_does_not():
+    """Fused steps, plain descent that writes the weights itself, and no step at all."""
+    network = Flat()
+    frozen_weight = next(network.parameters()).requires_grad_(False)
+    batch = Batch(x(), torch.zeros(ROWS, dtype=torch.int64))
+    weights = 4 * sum(weight.numel() for weight in network.parameters()) - 4 * frozen_weight.numel()
+    for optimizer, state in ((SGD(), 0), (SGD(momentum=0.9), weights), (Adam(), 2 * weights)):
+        report = memory_report(FineTune(network, optimizer=optimizer), batch)
+        assert report.trained == weights
+        assert report.optimizer == pytest.approx(state, rel=0.02, abs=1)
+    assert memory_report(BNStats(network), Batch(x())).trained == 0
+
+
+def test_replay_is_weighed_by_its_capacity():
+    learner = Replay(Flat(), capacity=20)
+    batch = Batch(x(), torch.zeros(ROWS, dtype=torch.int64))
+    learner.update(batch)
+    report = memory_report(learner, batch)
+    assert report.replay_rows == 20
+    assert report.replay >= 20 * (4 * x()[0].numel() + 8)
+    assert memory_report(FineTune(Flat()), batch).replay == 0
+
+
 def test_the_table():
-    table = memory_table(
-        [MemoryReport("tent()", 64, 9_020_624, 180_355_072, formula=180_355_072), MemoryReport("a", 1, 0, 0)]
-    )
-    assert table.splitlines()[2] == "| `tent()` | 64 | 9.02 | 180.36 | 0.00 | 0.00 | 189.38 | 180.36 |"
-    assert table.splitlines()[3].endswith("| 0.00 |  |")
+    first = MemoryReport("tent()", 64, 9_020_624, 180_355_072, formula=180_355_072, trained=21_000, replay_rows=0, replay=0)
+    table = memory_table([first, MemoryReport("a", 1, 0, 0)]).splitlines()
+    assert table[0].startswith("| learner | rows | parameters MB | trained MB | activations MB | by formula MB |")
+    assert table[2] == "| `tent()` | 64 | 9.02 | 0.0210 | 180.36 | 180.36 | 0.00 | 0.00 | 189.38 | 0 | 0.00 |"
+    assert table[3] == "| `a` | 1 | 0.00 |  | 0.00 |  | 0.00 | 0.00 | 0.00 |  |  |"
