@@ -19,6 +19,7 @@ from everlearn.console import Bar, console, plain_warnings, print_comparison, pr
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
 from everlearn.evaluating import evaluate
 from everlearn.operating import backup, export, serve, teach, token
+from everlearn.weighing import memory
 
 RUNS = Path("everlearn-runs")
 USUAL = "replay(capacity=200), derpp(capacity=200), streaming_lda, nearest_class_mean"
@@ -340,6 +341,11 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
   everlearn ask plants.csv --answers mine.csv --json
   everlearn ask plants.csv --budget 12 --simulate""",
     ),
+    "memory": (
+        memory,
+        """  everlearn memory "tent, ecotta, fine_tune, replay(capacity=500)" --model "resnet18(width=8)"
+  everlearn memory "bn_stats, cotta" --data "corruptions(cifar100_12k)" --model "cifar_resnet(depth=20)" --rows 32 --json""",
+    ),
     "check": (check, '  everlearn check "replay(capacity=50)"\n  everlearn check mymodule:MyLearner'),
 }
 PLACES = {
@@ -357,6 +363,7 @@ PLACES = {
     "backup": "FOLDER TARGET",
     "token": "FOLDER NAME",
     "ask": "TABLE.csv",
+    "memory": "LEARNERS",
     "check": "LEARNER",
 }
 KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"

@@ -29,7 +29,7 @@ LEVELS = (
     ("comparison",),
     ("serve", "studies"),
     ("console",),
-    ("operating", "asking", "evaluating"),
+    ("operating", "asking", "evaluating", "weighing"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
