@@ -1,6 +1,6 @@
 """From the rows of a window to a model: which rows count and how much, calibration on rows held out, and the gate.
 
-    weight = 1, 1 / p or min(1 / p, clip), with a mean of 1;     DR = mean[sum_a pi(a) q(a) + pi(A) / p (r - q(A))]
+    weight = 1, 1 / p or min(1 / p, clip), with a mean of 1;     gate: the lower bound of DR above the other's value
 
 Rows that exploration drew are found without a mark in the log: where the choice is uniform with probability u whatever the scores, a
 row of action a was drawn so with probability (u / k) / p_a, and a draw from its id with that probability is as good as the mark.
@@ -10,11 +10,15 @@ References: Vangara & Egg (2024), arXiv 2412.00569; Dudik et al. (2011), arXiv 1
 from collections.abc import Callable, Sequence
 
 import numpy
+import torch
+from scipy import special
+from torch import Tensor
 
 from everlearn.agents.draws import uniforms
 from everlearn.agents.oracles import Model, Ridge, Rows
 from everlearn.agents.window import Window
 from everlearn.core.random import derive
+from everlearn.measure.off_policy_estimators import Terms, dr
 
 Array = numpy.ndarray
 WEIGHTS = ("none", "ips", "clipped")
@@ -83,7 +87,7 @@ class Calibration:
             return numpy.interp(scores, self.places, self.values)
         if (self.slope, self.offset) == (1.0, 0.0):
             return scores
-        return sigmoid(self.slope * logit(scores) + self.offset)
+        return special.expit(self.slope * logit(scores) + self.offset)
 
 
 def platt(scores: Array, reward: Array, weight: Array) -> tuple[float, float]:
@@ -91,7 +95,7 @@ def platt(scores: Array, reward: Array, weight: Array) -> tuple[float, float]:
     columns = numpy.stack([logit(scores), numpy.ones(len(scores))])
     found, middle, pull = numpy.array([1.0, 0.0]), numpy.array([1.0, 0.0]), 1e-3
     for _ in range(NEWTON_STEPS):
-        chance = sigmoid(found @ columns)
+        chance = special.expit(found @ columns)
         slope = columns @ (weight * (chance - reward)) + pull * (found - middle)
         curve = (columns * (weight * chance * (1.0 - chance))) @ columns.T + pull * numpy.eye(2)
         step = numpy.linalg.solve(curve, slope)
@@ -103,20 +107,7 @@ def platt(scores: Array, reward: Array, weight: Array) -> tuple[float, float]:
 
 def logit(scores: Array) -> Array:
     """log(p / (1 - p)), of probabilities kept a millionth away from 0 and 1."""
-    inside = numpy.clip(scores, 1e-6, 1.0 - 1e-6)
-    return numpy.log(inside / (1.0 - inside))
-
-
-def sigmoid(values: Array) -> Array:
-    """1 / (1 + exp(-v)) without overflow."""
-    return 0.5 * (1.0 + numpy.tanh(0.5 * values))
-
-
-def doubly_robust(policy: Array, q: Array, action: Array, reward: Array, propensity: Array) -> Array:
-    """(rows,) terms of the doubly robust value of a policy (actions, rows) under a reward model q (actions, rows)."""
-    rows = numpy.arange(len(action))
-    weight = policy[action, rows] / propensity
-    return (policy * q).sum(axis=0) + weight * (reward - q[action, rows])
+    return special.logit(numpy.clip(scores, 1e-6, 1.0 - 1e-6))
 
 
 def is_better(
@@ -128,9 +119,17 @@ def is_better(
     judge: Model = Ridge().start(actions, 0)
     judge.fit(rest)
     x, offered = window["x"][held].astype(numpy.float64), numpy.ascontiguousarray(window["offered"][held].T)
-    told = (judge.scores(x), window["action"][held], window["reward"][held], window["propensity"][held])
-    candidate, standing = (doubly_robust(asked(x, offered), *told) for asked in (policy, current))
+    q, action, rows = judge.scores(x), window["action"][held], numpy.arange(int(held.sum()))
+    reward, propensity = window["reward"][held], window["propensity"][held]
+
+    def values(asked: Callable[[Array, Array], Array]) -> Tensor:
+        chosen = asked(x, offered)
+        weight, expected = chosen[action, rows] / propensity, (chosen * q).sum(axis=0)
+        parts = numpy.ones(len(rows)), weight, reward, numpy.zeros(len(rows)), q[action, rows], expected
+        return dr().ratios(Terms(*(torch.from_numpy(part).double() for part in parts)))[0][0]
+
+    candidate, standing = values(policy), values(current)
     if len(candidate) < 2:
         return False
-    lower = candidate.mean() - CONFIDENCE * candidate.std(ddof=1) / len(candidate) ** 0.5
+    lower = candidate.mean() - CONFIDENCE * candidate.std() / len(candidate) ** 0.5
     return bool(lower > standing.mean())

@@ -11,10 +11,12 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy
+import torch
 
 from everlearn.agents.confidence import survivors
 from everlearn.agents.explorer import Array, Explorer, Progress, leader, led
 from everlearn.core.errors import InputError, check_range
+from everlearn.measure.policy_generation import effective_actions
 
 LEAST_LOSS = 1e-6  # of the best action, below which FastCB would be greedy
 HALVINGS = 60
@@ -174,12 +176,6 @@ def inverse_gap(scores: Array, offered: Array, count: Array, gamma: float | Arra
     return led(others, first, count)
 
 
-def effective(spread: Array) -> Array:
-    """exp(entropy) of each row of probabilities (actions, rows)."""
-    with numpy.errstate(divide="ignore", invalid="ignore"):
-        return numpy.exp(-numpy.where(spread > 0.0, spread * numpy.log(spread), 0.0).sum(axis=0))
-
-
 def gamma_for(scores: Array, offered: Array, target: float, highest: float) -> float:
     """The greatest sharpness up to `highest` at which rows (actions, rows) keep a mean exp(entropy) of `target`; 0 where none does.
 
@@ -189,7 +185,7 @@ def gamma_for(scores: Array, offered: Array, target: float, highest: float) -> f
     count = offered.sum(axis=0, dtype=numpy.float64)
 
     def enough(gamma: float) -> bool:
-        return bool(effective(inverse_gap(scores, offered, count, gamma)).mean() >= target)
+        return bool(effective_actions(torch.from_numpy(inverse_gap(scores, offered, count, gamma).T)).mean() >= target)
 
     if enough(highest):
         return highest

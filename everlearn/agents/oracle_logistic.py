@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy
 import torch
+from scipy.special import expit
 
-from everlearn.agents.fitting import sigmoid
 from everlearn.agents.oracles import Array, Model, Oracle, Rows, constant, tensor
 from everlearn.core.errors import check_count, check_range
 
@@ -70,7 +70,7 @@ class LogisticModel(Model):
 
         now, blocks = loss(shared, own), None
         for _ in range(self.steps):
-            chance = sigmoid(_logits(x, shared, own, rows.action))
+            chance = expit(_logits(x, shared, own, rows.action))
             error = rows.weight * (chance - rows.reward)
             slopes = numpy.stack([x[took].T @ error[took] for took in taken])
             down_shared, down_own = slopes.sum(axis=0) + loose * shared, slopes + penalty * own
@@ -95,7 +95,7 @@ class LogisticModel(Model):
         if len(self.shared) == 0:
             return numpy.full((self.actions, len(x)), 0.5)
         weights = self.shared.numpy() + self.own.numpy()
-        return sigmoid(weights[:, :-1] @ x.T + weights[:, -1:])
+        return expit(weights[:, :-1] @ x.T + weights[:, -1:])
 
     def widths(self, x: Array) -> Array:
         if len(self.shared) == 0:

@@ -126,7 +126,7 @@ def posterior(problem: QueryProblem, counts: Tensor, sums: Tensor, beta: float) 
 
 def entropy(chance: Tensor) -> Tensor:
     """Of yes and no, in nats."""
-    return -(torch.xlogy(chance, chance) + torch.xlogy(1.0 - chance, 1.0 - chance))
+    return torch.special.entr(chance) + torch.special.entr(1.0 - chance)
 
 
 def spread(problem: QueryProblem, counts: Tensor, sums: Tensor) -> Tensor:

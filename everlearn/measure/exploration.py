@@ -8,7 +8,21 @@ Reference: Kong (1992), A note on importance sampling using standardized weights
 
 from collections.abc import Iterable, Sequence
 
+import torch
+from torch import Tensor
+
 from everlearn.measure.reading import Reading, below
+
+
+def effective_size(weights: Tensor) -> float:
+    """The number of rounds of equal weight that (rows,) importance weights are worth; 0 where all are 0.
+
+    >>> round(effective_size(torch.tensor([1.8, 0.2, 0.2, 0.75], dtype=torch.float64)), 6)
+    2.241468
+    """
+    weights = weights.double()
+    squares = float(weights @ weights)
+    return float(weights.sum()) ** 2 / squares if squares > 0.0 else 0.0
 
 
 def effective_share(weights: Sequence[float]) -> float:
@@ -17,8 +31,7 @@ def effective_share(weights: Sequence[float]) -> float:
     >>> effective_share([1.0, 1.0]), effective_share([1.0, 3.0])
     (1.0, 0.8)
     """
-    squares = sum(weight * weight for weight in weights)
-    return sum(weights) ** 2 / (len(weights) * squares) if squares else 0.0
+    return effective_size(torch.tensor(weights, dtype=torch.float64)) / len(weights)
 
 
 class Exploration:

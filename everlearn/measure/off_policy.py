@@ -17,9 +17,10 @@ from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, DataError, SpecError, check_count, check_range, closest
 from everlearn.data.decision_log import DecisionLog
+from everlearn.measure.exploration import effective_size
 from everlearn.measure.off_policy_estimators import Estimator, Terms, estimator
 from everlearn.measure.off_policy_intervals import INTERVALS, Pair, bernstein, bootstrap, clopper_pearson, cressie_read
-from everlearn.measure.overlap import Overlap, effective, is_uniform, overlap, weights
+from everlearn.measure.overlap import Overlap, is_uniform, overlap, weights
 from everlearn.measure.reward_model import Fit, cross_fitted
 
 USUAL = ("snips", "dr")
@@ -118,7 +119,7 @@ def evaluate(
     for item, term, pair, sums in zip(chosen, terms, pairs, ratios, strict=True):
         ess, top = found.ess, found.max_weight
         if item.name == "replay":
-            ess, top = effective(term.match * term.count), float((term.match * term.count).max())
+            ess, top = effective_size(term.match * term.count), float((term.match * term.count).max())
         more = _warnings(item, log, interval, pair)
         rows.append(Estimate(item.spec, _value(sums), *pair, ess, top, (*warned, *more)))
     logged = float((log.counts * log.reward).sum() / log.counts.sum())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from everlearn.core.errors import DataError
 from everlearn.data.decision_log import SUM, DecisionLog, check_probabilities
+from everlearn.measure.exploration import effective_size
 
 FEW, THIN = 50.0, 0.01  # ESS, and share of the rounds, below which an estimate is not to be trusted
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -73,22 +74,12 @@ def weights(log: DecisionLog, policy: Tensor) -> Tensor:
     return policy.gather(1, log.action[:, None])[:, 0] / log.propensity
 
 
-def effective(weight: Tensor) -> float:
-    """The effective sample size of weights; 0 where all are 0.
-
-    >>> round(effective(torch.tensor([1.8, 0.2, 0.2, 0.75])), 6)
-    2.241468
-    """
-    squares = float((weight * weight).sum())
-    return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
-
-
 def overlap(log: DecisionLog, policy: Tensor) -> Overlap:
     """What a log can say of a policy (rounds, actions)."""
     weight = weights(log, policy)
     policy, count = policy.double(), log.counts
     n, held = len(log), weight * count
-    ess = effective(held)
+    ess = effective_size(held)
     unseen = None
     if log.probabilities is not None:
         unseen = float((count * (policy * (log.probabilities <= 0)).sum(dim=1)).sum() / count.sum())

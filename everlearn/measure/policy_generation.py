@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import InputError, check_count
-
-INSIDE = 1e-12  # probabilities are kept this far from 0 and 1 in a log loss
+from everlearn.measure.exploration import effective_size
 
 
 def effective_actions(probabilities: Tensor) -> Tensor:
@@ -26,44 +25,6 @@ def effective_actions(probabilities: Tensor) -> Tensor:
     2.189435
     """
     return torch.special.entr(probabilities.double()).sum(1).exp()
-
-
-def effective_size(weights: Tensor) -> float:
-    """The number of rounds of equal weight that (rows,) weights are worth.
-
-    >>> effective_size(torch.tensor([1.0, 3.0]))
-    1.6
-    """
-    weights = weights.double()
-    squares = float(weights @ weights)
-    return float(weights.sum()) ** 2 / squares if squares else 0.0
-
-
-def log_loss(scores: Tensor, outcomes: Tensor) -> float:
-    """The mean log loss of (rows,) probabilities against outcomes 0 or 1.
-
-    >>> round(log_loss(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0])), 4)
-    0.6931
-    """
-    inside = _scores("log_loss", scores, outcomes).clamp(INSIDE, 1.0 - INSIDE)
-    return float(-torch.where(outcomes > 0.5, inside.log(), (1.0 - inside).log()).mean())
-
-
-def auc(scores: Tensor, outcomes: Tensor) -> float | None:
-    """The chance that an outcome 1 has a higher score than an outcome 0, ties counted half; None where one of them is missing.
-
-    >>> auc(torch.tensor([0.1, 0.4, 0.4, 0.9]), torch.tensor([0, 0, 1, 1]))
-    0.875
-    """
-    values, positive = _scores("auc", scores, outcomes), outcomes > 0.5
-    ones = int(positive.sum())
-    zeros = len(values) - ones
-    if not ones or not zeros:
-        return None
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    ranks = (last - (counts - 1).double() / 2.0)[place]  # of equal scores the mean rank
-    return (float(ranks[positive].sum()) - ones * (ones + 1) / 2.0) / (ones * zeros)
 
 
 def expected_calibration_error(scores: Tensor, outcomes: Tensor, bins: int = 10) -> float:
@@ -84,7 +45,10 @@ def trust(scores: Tensor, action: Tensor, outcomes: Tensor) -> dict[str, Any]:
 
     Returns log_loss, auc, ece, positive (share of ones), and by_action: for each action its count, mean score and share of ones.
     """
-    chosen = scores.double().gather(1, action[:, None])[:, 0]
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    chosen = _scores("trust", scores.double().gather(1, action[:, None])[:, 0], outcomes)
+    truth = outcomes.numpy()
     rows = []
     for number in range(scores.shape[1]):
         took = action == number
@@ -92,8 +56,8 @@ def trust(scores: Tensor, action: Tensor, outcomes: Tensor) -> dict[str, Any]:
         told = (float(chosen[took].mean()), float(outcomes[took].double().mean())) if count else (None, None)
         rows.append({"action": number, "count": count, "expected": told[0], "observed": told[1]})
     return {
-        "log_loss": log_loss(chosen, outcomes),
-        "auc": auc(chosen, outcomes),
+        "log_loss": float(log_loss(truth, chosen.numpy(), labels=[0, 1])),
+        "auc": float(roc_auc_score(truth, chosen.numpy())) if 0 < truth.sum() < len(truth) else None,
         "ece": expected_calibration_error(chosen, outcomes),
         "positive": float(outcomes.double().mean()),
         "by_action": rows,

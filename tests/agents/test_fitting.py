@@ -6,7 +6,6 @@ from sklearn.linear_model import LogisticRegression
 
 from everlearn.agents.fitting import (
     Calibration,
-    doubly_robust,
     draws_of,
     explored,
     is_better,
@@ -72,17 +71,6 @@ def test_calibration_mends_scores_that_are_too_sure():
         calibration.fit(kind, sure, reward, numpy.ones(4000))
         assert numpy.abs(calibration(sure) - true).mean() < 0.05 < 0.15 < numpy.abs(sure - true).mean()
         assert (numpy.diff(calibration(numpy.sort(sure))) >= -1e-12).all()
-
-
-def test_the_doubly_robust_value_by_hand():
-    """The published toy: q_e = (.75, .5, .55, .65), w = (1.8, .2, .2, .75), value .76375. Policies of two actions that give them."""
-    weight, q_taken, q_mean = [1.8, 0.2, 0.2, 0.75], [0.8, 0.3, 0.6, 0.7], [0.75, 0.5, 0.55, 0.65]
-    chosen, propensity = numpy.array([0.9, 0.05, 0.1, 0.6]), numpy.array([0.5, 0.25, 0.5, 0.8])
-    numpy.testing.assert_allclose(chosen / propensity, weight)
-    other = (numpy.array(q_mean) - chosen * q_taken) / (1 - chosen)
-    policy, q = numpy.stack([chosen, 1 - chosen]), numpy.stack([numpy.array(q_taken), other])
-    terms = doubly_robust(policy, q, numpy.zeros(4, int), numpy.array([1.0, 0.0, 1.0, 1.0]), propensity)
-    assert terms.mean() == pytest.approx(0.76375)
 
 
 def test_the_gate_lets_through_what_is_better_for_certain():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from everlearn.data.decision_log import DecisionLog
-from everlearn.measure.overlap import effective, is_uniform, overlap
+from everlearn.measure.exploration import effective_size
+from everlearn.measure.overlap import is_uniform, overlap
 
 
 def log_of(probabilities, actions, keep=True):
@@ -44,5 +45,5 @@ def test_propensities_that_are_not_those_of_the_decisions_are_noticed():
 
 
 def test_effective_size_and_uniform_logs():
-    assert effective(torch.zeros(3)) == 0.0 and effective(torch.ones(7)) == pytest.approx(7.0)
+    assert effective_size(torch.zeros(3)) == 0.0 and effective_size(torch.ones(7)) == pytest.approx(7.0)
     assert is_uniform(log_of([[0.5, 0.5]], [0])) and not is_uniform(log_of([[0.6, 0.4]], [0]))

@@ -7,13 +7,11 @@ import torch
 from sklearn import metrics
 
 from everlearn.core.errors import InputError
+from everlearn.measure.exploration import effective_size
 from everlearn.measure.policy_generation import (
-    auc,
     effective_actions,
-    effective_size,
     expected_calibration_error,
     generation_figures,
-    log_loss,
     trust,
 )
 
@@ -26,11 +24,12 @@ def drawn(count=400, seed=1):
 
 def test_log_loss_and_auc_are_those_of_scikit_learn():
     scores, outcomes = drawn()
-    inside = scores.clamp(0.01, 0.99)
-    assert log_loss(inside, outcomes) == pytest.approx(metrics.log_loss(outcomes.numpy(), inside.numpy()))
-    assert auc(scores, outcomes) == pytest.approx(metrics.roc_auc_score(outcomes.numpy(), scores.numpy()))
-    assert auc(scores, torch.ones(400)) is None
-    assert math.isfinite(log_loss(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])))
+    table, action = torch.stack([1.0 - scores, scores], 1), torch.ones(400, dtype=torch.int64)
+    found = trust(table, action, outcomes)
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(outcomes.numpy(), scores.numpy()))
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(outcomes.numpy(), scores.numpy()))
+    alike = trust(table, action, torch.ones(400))
+    assert alike["auc"] is None and math.isfinite(alike["log_loss"])
 
 
 def test_calibration_error_is_its_slow_twin():
@@ -85,4 +84,4 @@ def test_refusals():
     with pytest.raises(InputError, match=r"row 0: a probability lies in 0..1, got 1.5"):
         trust(torch.tensor([[0.9, 1.5]]), action, reward)
     with pytest.raises(InputError, match="outcomes must be 0 or 1"):
-        log_loss(torch.tensor([0.5]), torch.tensor([0.25]))
+        trust(scores, action, torch.tensor([0.25]))
