@@ -5,7 +5,8 @@
 
 gap_k(pi) = worst case of pi in the class of difficulty r_k, less that of the policy that was trained for this class. Ten thresholds, ten
 questions, noisy signs. A worst case is the mean of the ten hardest of a pool of instances that attacks on all policies found, on
-episodes of their own. Trained on a fixed prior, without the adversary, the policy must not be better (the control).
+episodes of their own. The rounds of the training were chosen among six settings, so SGBS is also given the best of eight values of beta
+on the very instances it is judged on. Trained on a fixed prior, without the adversary, the policy must not be better (the control).
 
 Reference: Zhang, Jain & Jamieson (2020), Learning to actively learn: a robust approach, arXiv 2010.15382.
 """
@@ -33,8 +34,11 @@ STAGE = {"quick": (24, 50), "full": (12, 40)}
 LAST = {"quick": (24, 50), "full": (24, 40)}
 WIDTH, PARTICLES = 64, 44
 LEARNED, BAYES, MINMAX = "learned", "without adversary", "min-max of the hardest class"
+BETAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.35, 0.4)  # beside the published one
+BEST = "sgbs, best beta in hindsight"
 RULES = {"sgbs": GeneralizedBinarySearch(), "random": Random(), "uncertainty": Uncertainty()}
-ROLES = {LEARNED: "system", **dict.fromkeys(RULES, "baseline"), MINMAX: "baseline", BAYES: "control"}
+TRIED = {f"sgbs {beta:g}": GeneralizedBinarySearch(beta) for beta in BETAS}
+ROLES = {LEARNED: "system", **dict.fromkeys((*RULES, BEST), "baseline"), MINMAX: "baseline", BAYES: "control"}
 CURVE = "Worst-case loss by difficulty"
 
 
@@ -48,6 +52,7 @@ class ActiveLearningStudy(Study):
         "worst": "loss on the ten hardest instances of difficulty at most 12 that attacks on all policies found",
         "mean": "mean loss on all those instances",
         "of sgbs": "worst over that of soft generalized binary search",
+        "of the best sgbs": "worst over that of its best beta, chosen on the same instances",
         "own": "mean loss on what the attack on the policy itself found",
         "gap": "largest loss over the classes beyond that of a policy trained for the class",
         f"gap of {BAYES}": f"gap over that of the policy {BAYES}",
@@ -61,7 +66,7 @@ class ActiveLearningStudy(Study):
         return (3, 4, 5)
 
     def arms(self, scale: str) -> tuple[Arm, ...]:
-        """The trained policy first: others are measured on what attacks on it found. None is tuned."""
+        """The trained policy first: others are measured on what attacks on it found. SGBS has eight values of beta in hindsight."""
         return tuple(Arm(label, role) for label, role in ROLES.items() if scale == "full" or label != MINMAX)
 
     def claims(self, scale: str) -> tuple[Claim, ...]:
@@ -69,6 +74,13 @@ class ActiveLearningStudy(Study):
         rows = [
             Claim(
                 "where it is worst, the policy loses at most 0.85 of what SGBS loses", "", LEARNED, -0.85, measure="of sgbs"
+            ),
+            Claim(
+                "where it is worst, it loses at most 0.85 of what SGBS at its best beta loses",
+                "",
+                LEARNED,
+                -0.85,
+                measure="of the best sgbs",
             ),
             Claim("where it is worst, it loses at most 0.02 more than random queries", "random", LEARNED, -0.02),
             Claim("on average it loses at most 0.03 more than SGBS", "sgbs", LEARNED, -0.03, measure="mean"),
@@ -126,20 +138,26 @@ def measured(scale: str, seed: int) -> dict[str, Any]:
     policies: dict[str, Any] = {LEARNED: own.result(), BAYES: train(levels[-1:], scale, seed, adversary=False).result()}
     if scale == "full":
         policies[MINMAX] = train(levels[-1:], scale, seed).result()
-    policies |= {name: Policy(rule, problem()) for name, rule in RULES.items()}
+    policies |= {name: Policy(rule, problem()) for name, rule in (RULES | TRIED).items()}
     stages = {f"stage {r:g}": policy for r, policy in own.stage_policies().items()} if scale == "full" else {}
     tables = {r: pooled(policies | stages, r, seed) for r in levels}
+    for table in tables.values():  # harder to beat than one tuned elsewhere: it is chosen where it is judged
+        table[BEST] = min((table[name] for name in ("sgbs", *TRIED)), key=lambda told: told["worst"])
     found = {}
-    for name in policies:
+    shown = [*(name for name in policies if name not in TRIED), BEST]
+    for name in shown:
         at = tables[12.0]
-        scores = dict(at[name]) | {"of sgbs": at[name]["worst"] / at["sgbs"]["worst"]}
+        scores = dict(at[name]) | {
+            "of sgbs": at[name]["worst"] / at["sgbs"]["worst"],
+            "of the best sgbs": at[name]["worst"] / at[BEST]["worst"],
+        }
         if scale == "full":
             scores["gap"] = gap(tables, name)
             scores |= {f"over sgbs at {r:g}": table[name]["worst"] / table["sgbs"]["worst"] for r, table in tables.items()}
         found[name] = {"scores": scores, "curve": [[r, table[name]["worst"]] for r, table in tables.items()]}
     if scale == "full":
         for other in (BAYES, MINMAX):
-            for name in policies:
+            for name in shown:
                 ratio = found[name]["scores"]["gap"] / max(found[other]["scores"]["gap"], 1e-9)
                 found[name]["scores"][f"gap of {other}"] = ratio
     return found

@@ -28,7 +28,7 @@ from everlearn.data.decision_log import DecisionLog
 from everlearn.envs.payment_world import ACTIONS, Payments, PaymentWorld, payment_world
 from everlearn.measure.off_policy import evaluate
 from everlearn.measure.oscillation import alternation, oscillation, resampled, successor_drop
-from everlearn.measure.policy_generation import effective_actions
+from everlearn.measure.policy_generation import generation_figures
 from everlearn.studies.study import Arm, Claim, Measured, Study
 
 GENERATIONS = {"quick": 10, "full": 20}
@@ -45,6 +45,7 @@ TABLES = {
 }  # fmt: skip
 ROUNDS = {"quick": 1000, "full": 8000}  # of a table at most
 ENOUGH = 0.1  # of a log's rows that it must be worth to the next policy, for its estimates to count
+CONTROL = 10  # a slice of one in so many payments, treated uniformly beside the policy
 DRAWS = 300  # of a bootstrap
 BATCH = 50  # rounds of a table that are decided before their rewards come
 BY_GENERATION = "Regret, generation by generation"
@@ -132,6 +133,10 @@ class PaymentBanditStudy(Study):
         "swing twice": "the same, twice for gamma 50",
         "drop": "regret of the second learned generation less that of the first",
         "effective": "exp(entropy) of the policy, mean",
+        "cost": "value of the greedy policy less that of the policy",
+        "log loss": "of the scores, on what the policy chose",
+        "log loss, uniform": "the same on a slice that is treated uniformly",
+        "calibration, uniform": "expected calibration error on that slice",
         "excess": "swing of the mean reward above 97.5% of what drawing rewards anew gives",
         "dr": "share of generations in which DR's 95% interval holds the next policy's value",
         "snips": "the same of SNIPS",
@@ -191,20 +196,15 @@ class PaymentBanditStudy(Study):
         lived = _live(
             agent, payment_world(seed=seed, **still), setup.longer * GENERATIONS[scale], PAYMENTS[scale], setup, seed
         )
-        regret = lived.regret
-        learned = regret[1:]
-        mean = sum(learned) / len(learned)
+        regret = [told["regret"] for told in lived.figures]
+        scores = {key: sum(told[key] for told in lived.figures[1:]) / (len(regret) - 1) for key in lived.figures[0]}
         swing, drawn = oscillation(regret), resampled(lived.rewards, seed=seed)
-        short = agent.memory == 1
-        scores = {
-            "value": sum(lived.value[1:]) / len(learned),
-            "regret": mean,
-            "share": mean / (sum(lived.uniform[1:]) / len(learned)),
-            "three quarters": 0.75 * mean if short else mean,
+        scores |= {
+            "share": scores["regret"] / scores.pop("uniform"),
+            "three quarters": (0.75 if agent.memory == 1 else 1.0) * scores["regret"],
             "swing": swing,
             "swing twice": 2.0 * swing if arm == SHORT[50] else swing,
             "drop": successor_drop(regret),
-            "effective": sum(lived.effective[1:]) / len(learned),
             "excess": drawn.value - drawn.high,
             "alternation": alternation([float(row.mean()) for row in lived.rewards[1:]]),
         }
@@ -215,31 +215,45 @@ class PaymentBanditStudy(Study):
 
 @dataclass(frozen=True)
 class Lived:
-    """One number for each generation, and the rewards of each."""
+    """What is told of each generation, its rewards, and whether intervals held the value of the next policy.
 
-    value: list[float]
-    regret: list[float]
-    uniform: list[float]
-    effective: list[float]
+    held: only of generations whose log is worth enough to the next policy.
+    """
+
+    figures: list[dict[str, float]]
     rewards: list[Tensor]
-    held: list[
-        dict[str, bool]
-    ]  # of the generations whose log is worth enough: whether an interval held the next policy's value
+    held: list[dict[str, bool]]
 
 
 def _live(agent: ContextualBandit, world: PaymentWorld, generations: int, count: int, setup: Setup, seed: int) -> Lived:
     """Serve a period, learn from what has come, fit, and let the world drift; late rewards come with those of the next period."""
-    lived = Lived([], [], [], [], [], [])
+    lived = Lived([], [], [])
     waiting: list[tuple[Any, ...]] = []
     for generation in range(generations):
         payments = world.payments(count)
         seen = {"x": payments.x, "offered": payments.offered}
         made = agent.decide(seen, range(generation * count, (generation + 1) * count))
         rewards = payments.rewards(made.action)
-        lived.value.append(payments.value(made.probabilities))
-        lived.regret.append(payments.regret(made.probabilities))
-        lived.uniform.append(payments.regret(payments.uniform()))
-        lived.effective.append(float(effective_actions(made.probabilities).mean()))
+        told = generation_figures(
+            agent.scores(payments.x, payments.offered),
+            made.probabilities,
+            made.action,
+            rewards,
+            chances=payments.chances,
+            control=_control(agent, world.payments(count // CONTROL, "control"), generation),
+        )
+        lived.figures.append(
+            {
+                "value": payments.value(made.probabilities),
+                "regret": payments.regret(made.probabilities),
+                "uniform": payments.regret(payments.uniform()),
+                "effective": told["effective_actions"],
+                "cost": told["exploration_cost"],
+                "log loss": told["window"]["log_loss"],
+                "log loss, uniform": told["control"]["log_loss"],
+                "calibration, uniform": told["control"]["ece"],
+            }
+        )
         lived.rewards.append(rewards)
         ids = [str(generation * count + place) for place in range(count)]
         comes = torch.rand(count, generator=torch.Generator().manual_seed(1000 * seed + generation)) >= setup.late
@@ -255,6 +269,13 @@ def _live(agent: ContextualBandit, world: PaymentWorld, generations: int, count:
             _judge(agent, other, log, lived, seed)
         world = world.drifted()
     return lived
+
+
+def _control(agent: ContextualBandit, payments: Payments, generation: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(scores, actions, rewards) of a slice that is treated uniformly, and that no fit sees."""
+    random = torch.Generator().manual_seed(generation)
+    action = torch.multinomial(payments.uniform(), 1, generator=random)[:, 0]
+    return agent.scores(payments.x, payments.offered), action, payments.rewards(action)
 
 
 def _log(agent: ContextualBandit, payments: Payments, generation: int) -> DecisionLog:
