@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import InputError, check_range
-from everlearn.core.spec import describe
+from everlearn.core.spec import Described
 
 Array = numpy.ndarray
 NAMED = 5  # rows named in a message
@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass(frozen=True, repr=False)
-class Explorer(ABC):
+class Explorer(Described, ABC):
     """A rule from scores to probabilities.
 
     floor: every action on offer gets at least floor / (number on offer), taken from the others in proportion; share: the part of
@@ -112,9 +112,6 @@ class Explorer(ABC):
         if self.share:
             spread = (1.0 - self.share) * spread + offered * (self.share / count)
         return raised(spread, offered, self.floor / count) if self.floor else spread
-
-    def __repr__(self) -> str:
-        return describe(self)
 
     def _refuse(self, scores: Array, offered: Array, progress: Progress) -> None:
         empty = ~offered.any(axis=0)

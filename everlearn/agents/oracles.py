@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import ContractError, check_range
-from everlearn.core.spec import describe
+from everlearn.core.spec import Described
 
 Array = numpy.ndarray
 
@@ -56,7 +56,7 @@ class Model(ABC):
         return None
 
 
-class Oracle(ABC):
+class Oracle(Described, ABC):
     """A kind of model with its settings. online: it learns from each row as it comes; measures: it knows how uncertain its scores are."""
 
     name: ClassVar[str]
@@ -66,9 +66,6 @@ class Oracle(ABC):
     @abstractmethod
     def start(self, actions: int, seed: int) -> Model:
         """A model that has learned nothing."""
-
-    def __repr__(self) -> str:
-        return describe(self)
 
 
 @dataclass(frozen=True, repr=False)

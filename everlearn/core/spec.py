@@ -161,6 +161,13 @@ def describe(value: Any) -> str:
     return f"{name}({', '.join(_arguments(value))})"
 
 
+class Described:
+    """A value whose text is the call string it is made by."""
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+
 def _arguments(value: Any) -> list[str]:
     """Arguments of an object's constructor, read from the attributes of the same name, where they differ from the default.
 

@@ -67,21 +67,22 @@ def chosen(log: DecisionLog, model: str | Fit | None) -> Fit:
 
 def ridge(x: Tensor, action: Tensor, reward: Tensor, weight: Tensor, actions: int) -> Predict:
     """Weighted ridge regression for each action; an action of fewer than two rounds has the mean of all."""
+    from sklearn.linear_model import Ridge
+
     center, scale = _standard(x)
-    z = (x - center) / scale
-    mean = _mean(reward, weight)
+    z = ((x - center) / scale).numpy()
     slopes = torch.zeros(actions, x.shape[1], dtype=torch.float64)
-    heights = torch.full((actions,), mean, dtype=torch.float64)
+    heights = torch.full((actions,), _mean(reward, weight), dtype=torch.float64)
     for number in range(actions):
         rows = (action == number) & (weight > 0)
         if int(rows.sum()) < FEW:
             continue
-        part, r, g = z[rows], reward[rows], weight[rows] / weight[rows].mean()
-        middle, height = (g[:, None] * part).mean(dim=0), (g * r).mean()
-        left = part - middle
-        gram = left.T @ (g[:, None] * left) + PENALTY * torch.eye(x.shape[1], dtype=torch.float64)
-        slopes[number] = torch.linalg.solve(gram, left.T @ (g * (r - height)))
-        heights[number] = height - middle @ slopes[number]
+        if x.shape[1] == 0:
+            heights[number] = _mean(reward[rows], weight[rows])
+            continue
+        g = weight[rows] / weight[rows].mean()
+        made = Ridge(alpha=PENALTY, solver="cholesky").fit(z[rows.numpy()], reward[rows].numpy(), sample_weight=g.numpy())
+        slopes[number], heights[number] = torch.from_numpy(made.coef_.copy()), float(made.intercept_)
     return lambda new: ((new - center) / scale) @ slopes.T + heights
 
 
@@ -113,7 +114,7 @@ MODELS: dict[str, Fit] = {"ridge": ridge, "logistic": logistic}
 
 
 def _standard(x: Tensor) -> tuple[Tensor, Tensor]:
-    scale = x.std(dim=0, unbiased=False) if len(x) else torch.ones(x.shape[1], dtype=x.dtype)
+    scale = x.std(dim=0, unbiased=False) if x.numel() else torch.ones(x.shape[1], dtype=x.dtype)
     return x.mean(dim=0), torch.where(scale > 0, scale, torch.ones_like(scale))
 
 

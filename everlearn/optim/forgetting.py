@@ -22,11 +22,11 @@ from torch.optim import Optimizer
 
 from everlearn.core.errors import ArgumentError, StateError, check_count, check_range
 from everlearn.core.random import generator
-from everlearn.core.spec import describe
+from everlearn.core.spec import Described
 
 
 @dataclass(frozen=True, repr=False)
-class Normal:
+class Normal(Described):
     """New values drawn from a normal law. std 1 is what `nn.Embedding` begins with; BERT's is 0.02."""
 
     std: float = 1.0
@@ -40,12 +40,9 @@ class Normal:
         """Values of the shape of `old`."""
         return self.mean + self.std * torch.randn(old.shape, generator=random, dtype=old.dtype)
 
-    def __repr__(self) -> str:
-        return describe(self)
-
 
 @dataclass(frozen=True, repr=False)
-class UniformLaw:
+class UniformLaw(Described):
     """New values drawn evenly from low..high."""
 
     low: float = 0.0
@@ -60,12 +57,9 @@ class UniformLaw:
         """Values of the shape of `old`."""
         return self.low + (self.high - self.low) * torch.rand(old.shape, generator=random, dtype=old.dtype)
 
-    def __repr__(self) -> str:
-        return describe(self)
-
 
 @dataclass(frozen=True, repr=False)
-class ShrinkPerturb:
+class ShrinkPerturb(Described):
     """Not wholly new: a share of the old values, and normal noise. shrink=1, noise=0 changes nothing."""
 
     shrink: float = 0.5
@@ -80,15 +74,12 @@ class ShrinkPerturb:
         """shrink * old + noise * N(0, 1)."""
         return self.shrink * old + self.noise * torch.randn(old.shape, generator=random, dtype=old.dtype)
 
-    def __repr__(self) -> str:
-        return describe(self)
-
 
 Law = Normal | UniformLaw | ShrinkPerturb
 
 
 @dataclass(frozen=True, repr=False)
-class Reset:
+class Reset(Described):
     """When parameters are made anew, from what, and how much of them.
 
     every: after each update whose number is a multiple of it; stop: only before update `stop` (None: without end); init: the law of new
@@ -119,9 +110,6 @@ class Reset:
     def due(self, t: int) -> bool:
         """Whether update number t, counted from 1, is followed by a reset."""
         return t > 0 and t % self.every == 0 and (self.stop is None or t < self.stop)
-
-    def __repr__(self) -> str:
-        return describe(self)
 
 
 def active_forgetting(every: int, **options: object) -> Reset:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from everlearn.core.errors import ArgumentError, check_count, check_range, closest
-from everlearn.core.spec import describe
+from everlearn.core.spec import Described
 
 INV_SQRT_SCALE = 10.0  # how steep the cool-down of that name begins
 
@@ -59,13 +59,8 @@ ANNEALS = ("exponential", "linear", "cosine", "one_minus_sqrt", "reciprocal")
 ABOVE_ZERO = ("exponential", "reciprocal")  # these never reach 0
 
 
-class _Described:
-    def __repr__(self) -> str:
-        return describe(self)
-
-
 @dataclass(frozen=True, repr=False)
-class CosineCycle(_Described):
+class CosineCycle(Described):
     """From low (at step 0) to high (at half a period) and back, again and again.
 
     >>> cycle = CosineCycle(low=0.5625, high=1.8, period=500)
@@ -89,7 +84,7 @@ class CosineCycle(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class Constant(_Described):
+class Constant(Described):
     """One value for ever."""
 
     value: float
@@ -104,7 +99,7 @@ class Constant(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class Warmup(_Described):
+class Warmup(Described):
     """From 0 to a value in equal steps, then that value.
 
     >>> [Warmup(0.1, steps=4)(step) for step in (0, 1, 4, 9)]
@@ -125,7 +120,7 @@ class Warmup(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class Decay(_Described):
+class Decay(Described):
     """From high to low in a number of steps, along a shape, then low.
 
     shape: cosine, linear, exponential, one_minus_sqrt, reciprocal or inv_sqrt.
@@ -152,7 +147,7 @@ class Decay(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class InverseSqrt(_Described):
+class InverseSqrt(Described):
     """Warm-up to max_lr, then a fall with the root of the step; needs no total length.
 
     >>> [InverseSqrt(0.1, warmup=100)(step) for step in (50, 100, 400)]
@@ -173,7 +168,7 @@ class InverseSqrt(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class RepeatedCosine(_Described):
+class RepeatedCosine(Described):
     """Phases of one length: warm-up from 0, then half a cosine down to min_lr; every phase warms up again.
 
     min_lr: the end of a phase, by default min_ratio of max_lr.
@@ -216,7 +211,7 @@ class RepeatedCosine(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class Infinite(_Described):
+class Infinite(Described):
     """Warm-up, cool-down to a constant rate, that rate for ever, and an annealing once its start is set.
 
     max_lr, const_lr, min_lr: rates; the last two by default const_ratio and min_ratio of max_lr. warmup, cooldown_end: steps at which
@@ -330,7 +325,7 @@ def wsd(
 
 
 @dataclass(frozen=True, repr=False)
-class Join(_Described):
+class Join(Described):
     """One schedule for a number of steps, then another, which counts from its own 0.
 
     >>> schedule = Join(Warmup(0.1, steps=10), 10, Decay(0.1, 0.0, steps=20, shape="linear"))
@@ -353,7 +348,7 @@ class Join(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class Scaled(_Described):
+class Scaled(Described):
     """A share, or a multiple, of a schedule."""
 
     schedule: Schedule
@@ -370,7 +365,7 @@ class Scaled(_Described):
 
 
 @dataclass(frozen=True, repr=False)
-class Product(_Described):
+class Product(Described):
     """Two schedules multiplied: a warm-up in front of any other, say.
 
     >>> Product(Warmup(1.0, steps=10), Constant(0.1))(5)

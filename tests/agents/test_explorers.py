@@ -17,16 +17,17 @@ def table(*rows):
 
 
 def near(found, *row, error=1e-8):
-    torch.testing.assert_close(found, table(row), rtol=0.0, atol=error)
+    """Whether what was found is one row of these numbers."""
+    return found.shape == (1, len(row)) and torch.allclose(found, table(row), rtol=0.0, atol=error)
 
 
 def test_plain_rules_by_hand():
     scores, offered = table([0.9, 0.95, 0.5]), torch.tensor([[True, False, True]])
-    near(Uniformly().probabilities(scores, offered), 0.5, 0.0, 0.5)
-    near(Greedy().probabilities(scores, offered), 1.0, 0.0, 0.0)
-    near(EpsilonGreedy(0.1).probabilities(scores, offered), 0.95, 0.0, 0.05)
-    near(Softmax(0.1).probabilities(table([0.9, 0.8])), 0.73105858, 0.26894142)
-    near(Greedy().probabilities(table([0.5, 0.7, 0.7])), 0.0, 1.0, 0.0)  # the lowest number among equals
+    assert near(Uniformly().probabilities(scores, offered), 0.5, 0.0, 0.5)
+    assert near(Greedy().probabilities(scores, offered), 1.0, 0.0, 0.0)
+    assert near(EpsilonGreedy(0.1).probabilities(scores, offered), 0.95, 0.0, 0.05)
+    assert near(Softmax(0.1).probabilities(table([0.9, 0.8])), 0.73105858, 0.26894142)
+    assert near(Greedy().probabilities(table([0.5, 0.7, 0.7])), 0.0, 1.0, 0.0)  # the lowest number among equals
 
 
 def test_effective_actions_is_the_exponential_of_the_entropy():
@@ -39,16 +40,16 @@ def test_effective_actions_is_the_exponential_of_the_entropy():
 def test_the_floor_is_a_least_probability_and_no_mixture():
     """k = 3, floor .3: .1 at least. Only the second action lies below, so the others keep their ratio: .9 / (.96) of each."""
     greedy = Greedy(floor=0.3).probabilities(table([0.9, 0.8, 0.5]))
-    near(greedy, 0.8, 0.1, 0.1)
+    assert near(greedy, 0.8, 0.1, 0.1)
     plain = SquareCB(gamma=60.0).probabilities(table([0.9, 0.8, 0.88]))  # 1/9 and 1/4.2 beside the leader
     lifted = SquareCB(gamma=60.0, floor=0.36).probabilities(table([0.9, 0.8, 0.88]))
     rest = (1 - 0.12) / float(plain[0, 0] + plain[0, 2])
-    near(lifted, float(plain[0, 0]) * rest, 0.12, float(plain[0, 2]) * rest)
-    near(SquareCB(gamma=1e6, floor=1.0).probabilities(table([0.9, 0.8])), 0.5, 0.5)
+    assert near(lifted, float(plain[0, 0]) * rest, 0.12, float(plain[0, 2]) * rest)
+    assert near(SquareCB(gamma=1e6, floor=1.0).probabilities(table([0.9, 0.8])), 0.5, 0.5)
 
 
 def test_the_uniform_share_is_a_mixture():
-    near(Greedy(share=0.3).probabilities(table([0.9, 0.8, 0.5])), 0.8, 0.1, 0.1)
+    assert near(Greedy(share=0.3).probabilities(table([0.9, 0.8, 0.5])), 0.8, 0.1, 0.1)
     assert EpsilonGreedy(0.2, share=0.1).uniform_part == pytest.approx(0.28)
     assert (Uniformly().uniform_part, Greedy(floor=0.2, share=0.1).uniform_part, Greedy().uniform_part) == (1.0, 0.2, 0.0)
 
@@ -117,7 +118,7 @@ def test_refusals_name_the_rows_and_what_is_allowed():
     with pytest.raises(InputError, match="squarecb: scores are NaN or infinite in rows 1, 2; every score must be finite"):
         SquareCB().probabilities(scores)
     found = SquareCB(gamma=0.0).probabilities(scores, torch.tensor([[True, True], [True, False], [True, False]]))
-    near(found[1:2], 1.0, 0.0)  # what is not on offer plays no part
+    assert near(found[1:2], 1.0, 0.0)  # what is not on offer plays no part
     with pytest.raises(InputError, match=r"greedy: no action is on offer in row 1; each row needs 1\.\.2"):
         Greedy().probabilities(scores[:2].nan_to_num(), torch.tensor([[True, False], [False, False]]))
     with pytest.raises(InputError, match="offered must be a bool tensor of shape"):

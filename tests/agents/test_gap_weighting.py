@@ -19,20 +19,20 @@ THREE = table([0.9, 0.8, 0.5])
 
 
 def test_numbers_of_three_and_four_scores():
-    near(SquareCB(gamma=20.0).probabilities(THREE), 0.70909091, 0.2, 0.09090909)
-    near(SquareCB(gamma=0.0).probabilities(THREE), 1 / 3, 1 / 3, 1 / 3, error=1e-15)
-    near(SquareCB(gamma=1e12).probabilities(THREE), 1.0, 1e-11, 2.5e-12, error=1e-10)
+    assert near(SquareCB(gamma=20.0).probabilities(THREE), 0.70909091, 0.2, 0.09090909)
+    assert near(SquareCB(gamma=0.0).probabilities(THREE), 1 / 3, 1 / 3, 1 / 3, error=1e-15)
+    assert near(SquareCB(gamma=1e12).probabilities(THREE), 1.0, 1e-11, 2.5e-12, error=1e-10)
     four = SquareCB(gamma=100.0).probabilities(table([0.95, 0.93, 0.90, 0.40]))
-    near(four, 0.70527307, 0.16666667, 0.11111111, 0.01694915)
+    assert near(four, 0.70527307, 0.16666667, 0.11111111, 0.01694915)
     for gamma in (0.0, 7.0, 1e9):
-        near(SquareCB(gamma=gamma).probabilities(table([0.4] * 4)), *[0.25] * 4, error=1e-15)
+        assert near(SquareCB(gamma=gamma).probabilities(table([0.4] * 4)), *[0.25] * 4, error=1e-15)
     masked = SquareCB(gamma=10.0).probabilities(table([0.9, 0.95, 0.5]), torch.tensor([[True, False, True]]))
-    near(masked, 5 / 6, 0.0, 1 / 6)
+    assert near(masked, 5 / 6, 0.0, 1 / 6)
 
 
 def test_the_exact_form_by_its_equation():
     found = SquareCBExact(gamma=20.0).probabilities(THREE)
-    near(found, 0.61933809, 0.27665372, 0.10400819)
+    assert near(found, 0.61933809, 0.27665372, 0.10400819)
     assert 1.0 / float(found[0, 0]) == pytest.approx(1.614627, abs=1e-6)
     many = torch.rand(200, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for gamma in (0.0, 1.0, 1e3, 1e9):
@@ -44,7 +44,7 @@ def test_the_exact_form_by_its_equation():
 
 
 def test_losses_near_nothing_are_explored_little():
-    near(FastCB(gamma=20.0).probabilities(1 - table([0.1, 0.2, 0.5])), 0.94447355, 0.04347826, 0.01204819)
+    assert near(FastCB(gamma=20.0).probabilities(1 - table([0.1, 0.2, 0.5])), 0.94447355, 0.04347826, 0.01204819)
     perfect = FastCB(gamma=20.0).probabilities(table([1.0, 0.5]))
     assert 0.0 < float(perfect[0, 1]) == pytest.approx(1e-6 / (2e-6 + 10.0), rel=1e-6)
     with pytest.raises(InputError, match=r"fastcb: scores must lie in \[0, 1\], got \[0.2, 1.5\] in row 1"):
@@ -55,17 +55,21 @@ def test_the_schedule_and_numbers_of_vowpal_wabbit():
     """Costs and probabilities that Vowpal Wabbit 9.11.9 printed: gamma = 10 sqrt(2), the first of two equals leads, uniform at first."""
     costs = table([0.2193080634, 0.1096540317, 0.1096540317])
     schedule = SquareCB(scale=10.0)
-    near(schedule.probabilities(-costs, learned=2), 0.219744, 0.446922, 0.333333, error=5e-7)
-    near(schedule.probabilities(-costs, learned=0), 1 / 3, 1 / 3, 1 / 3, error=1e-15)
+    assert near(schedule.probabilities(-costs, learned=2), 0.219744, 0.446922, 0.333333, error=5e-7)
+    assert near(schedule.probabilities(-costs, learned=0), 1 / 3, 1 / 3, 1 / 3, error=1e-15)
     constant = SquareCB(scale=10.0, exponent=0.0)
-    near(constant.probabilities(-costs, learned=0), *SquareCB(gamma=10.0).probabilities(-costs)[0].tolist(), error=0.0)
+    assert near(
+        constant.probabilities(-costs, learned=0), *SquareCB(gamma=10.0).probabilities(-costs)[0].tolist(), error=0.0
+    )
 
 
 def test_the_batch_schedule_grows_with_the_rows_of_the_fit():
     gamma = 0.5 * math.sqrt(3 * 400 / math.log(20 / 0.1))
     falcon = Falcon(c=0.5, dimension=20.0, delta=0.1)
-    near(falcon.probabilities(THREE, learned=Progress(9000, 400)), *SquareCB(gamma=gamma).probabilities(THREE)[0].tolist())
-    near(falcon.probabilities(THREE), 1 / 3, 1 / 3, 1 / 3)
+    assert near(
+        falcon.probabilities(THREE, learned=Progress(9000, 400)), *SquareCB(gamma=gamma).probabilities(THREE)[0].tolist()
+    )
+    assert near(falcon.probabilities(THREE), 1 / 3, 1 / 3, 1 / 3)
     with pytest.raises(ArgumentError, match="dimension / delta"):
         Falcon(dimension=1.0, delta=1.0)
 
@@ -86,10 +90,12 @@ def test_elimination_leaves_out_what_cannot_be_the_best():
     scores, widths = table([0.9, 0.85, 0.5]), table([0.1, 0.1, 0.1])
     rule = SquareCB(gamma=20.0, elimination=0.04)
     found = rule.probabilities(scores, learned=10, widths=widths)
-    near(found, 2 / 3, 1 / 3, 0.0)
+    assert near(found, 2 / 3, 1 / 3, 0.0)
     everyone = rule.probabilities(scores, learned=10, widths=10 * widths)
-    near(everyone, *SquareCB(gamma=20.0).probabilities(scores)[0].tolist())
-    near(rule.probabilities(scores, learned=0, widths=widths), *SquareCB(gamma=20.0).probabilities(scores)[0].tolist())
+    assert near(everyone, *SquareCB(gamma=20.0).probabilities(scores)[0].tolist())
+    assert near(
+        rule.probabilities(scores, learned=0, widths=widths), *SquareCB(gamma=20.0).probabilities(scores)[0].tolist()
+    )
 
 
 def worst(spread, gamma):

@@ -35,17 +35,18 @@ def made(rows=20, actions=4, full=True):
 
 
 def same(left, right):
-    assert left.id == right.id
-    for name in FIELDS:
-        one, other = getattr(left, name), getattr(right, name)
-        assert (one is None) == (other is None) and (one is None or torch.equal(one, other)), name
+    """Whether two logs are equal to the bit."""
+    pairs = [(getattr(left, name), getattr(right, name)) for name in FIELDS]
+    return left.id == right.id and all(
+        one is None if other is None else one is not None and torch.equal(one, other) for one, other in pairs
+    )
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["all fields", "the least"])
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 def test_a_log_comes_back_to_the_bit(tmp_path, ending, full):
     log = made(full=full)
-    same(read_decisions(write_decisions(log, tmp_path / f"log.{ending}")), log)
+    assert same(read_decisions(write_decisions(log, tmp_path / f"log.{ending}")), log)
 
 
 def test_the_columns_are_those_that_are_documented(tmp_path):

@@ -84,6 +84,21 @@ def test_ambiguous_tokens_are_of_every_frequency_and_take_either_role(stream):
     assert (noun < 200).all() and (adjective >= 200).all()
 
 
+def test_kinds_of_tokens_are_ranks_of_frequency(stream):
+    assert stream.ids("head").tolist() == [*range(20), *range(200, 220)]
+    assert stream.ids("tail").tolist() == [*range(180, 200), *range(380, 400)]
+    assert stream.ids("bin1").tolist() == [*range(40, 80), *range(240, 280)]
+    assert set(stream.ids("amb").tolist()) | set(stream.ids("non_amb").tolist()) == set(range(400))
+    assert stream.ids("nouns").tolist() == list(range(200)) and stream.ids("adjectives").tolist() == list(range(200, 400))
+
+
+def test_two_unseen_tokens_make_pairs_of_both_orders():
+    probe = RoleStream(400, unseen=2, seed=1).probe("unseen", 500)
+    adjective, noun, _ = parts(RoleStream(400, unseen=2, seed=1), probe.x)
+    pairs = set(zip(adjective.tolist(), noun.tolist(), strict=True))
+    assert pairs == {(402, 403), (403, 402)}
+
+
 @pytest.mark.parametrize("kind", [kind for kind in PROBES if kind not in ("val", "switch")])
 def test_a_set_to_judge_by_holds_the_tokens_of_its_kind(stream, kind):
     probe = stream.probe(kind, 2000)

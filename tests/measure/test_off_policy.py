@@ -95,6 +95,12 @@ def test_the_shrunken_weights_of_dros():
     assert torch.allclose(dros(shrinkage=1.0).used(weight), wanted, atol=5e-9)
 
 
+def test_a_weight_of_exactly_tau_is_still_corrected():
+    from everlearn.measure.off_policy_estimators import switch_dr
+
+    assert switch_dr(tau=2.0).used(torch.tensor([1.0, 2.0, 2.5])).tolist() == [1.0, 2.0, 0.0]
+
+
 def test_each_estimator_is_what_its_definition_says():
     log, policy, _ = world(60)
     q = torch.rand(60, 3, generator=torch.Generator().manual_seed(1), **double)

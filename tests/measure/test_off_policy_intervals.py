@@ -67,13 +67,14 @@ def test_clopper_pearson_is_scipys_on_counts():
     )
 
 
-def test_cressie_read_is_what_a_general_solver_finds():
+@pytest.mark.parametrize("scale", [1.0, 1.3, 0.7], ids=["as they are", "too heavy", "too light"])
+def test_cressie_read_is_what_a_general_solver_finds(scale):
     """A slow twin: least and greatest sum q w r under the constraints as they are written, for each round that was not seen."""
     from scipy.optimize import minimize
     from scipy.stats import f
 
     weight, reward = (
-        torch.tensor([0.2, 1.5, 0.7, 2.0, 0.5, 0.6], dtype=torch.float64),
+        scale * torch.tensor([0.2, 1.5, 0.7, 2.0, 0.5, 0.6], dtype=torch.float64),
         torch.tensor([0, 1, 1, 0, 1.0, 0]).double(),
     )
     found = intervals.cressie_read(weight, reward, (0.0, 1.0), 3.0, 0.8)

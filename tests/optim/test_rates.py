@@ -127,6 +127,15 @@ def test_going_on_from_annealed_weights_needs_a_word():
     assert update(network, optimizer, scheduler, 18) == 0.01
 
 
+def test_an_annealing_is_over_once_its_steps_are_made():
+    network, optimizer = trained()
+    scheduler = infinite(optimizer)
+    drive(network, optimizer, scheduler, 0, 20)
+    assert scheduler.phase == "anneal"
+    drive(network, optimizer, scheduler, 20, 21)
+    assert scheduler.phase == "end" and optimizer.param_groups[0]["lr"] == pytest.approx(0.002)
+
+
 def test_what_cannot_be_annealed_is_refused_and_nothing_changes():
     network, optimizer = trained()
     scheduler = infinite(optimizer)

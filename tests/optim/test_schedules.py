@@ -111,6 +111,10 @@ def test_wsd_is_the_infinite_schedule_without_a_cool_down():
     assert wsd(0.1, 10)(10**6) == 0.1
 
 
+def test_the_inverse_square_root_warms_up_in_equal_steps():
+    assert [InverseSqrt(0.1, warmup=10)(step) for step in (0, 1, 5, 10, 40)] == pytest.approx([0.0, 0.01, 0.05, 0.1, 0.05])
+
+
 def test_schedules_compose():
     joined = Join(Warmup(0.1, steps=10), 10, InverseSqrt(0.1, warmup=4))
     assert [joined(step) for step in (5, 9, 10, 14, 26)] == pytest.approx([0.05, 0.09, 0.0, 0.1, 0.05])
