@@ -30,7 +30,8 @@ ENDINGS = ".parquet, .jsonl, .dsjson, .csv (Open Bandit Dataset), .npz (its samp
 def read_decisions(path: str | Path, *, masked: bool | int = False) -> DecisionLog:
     """The log in a file or, for the Open Bandit Dataset, in a folder.
 
-    masked: for the log of a server, whether the last columns of x say which actions were on offer; a number names how many columns.
+    masked: for the log of a server, whether the last columns of x, one for each action, say which were on offer; a number names how
+    many they are, where the server kept no probabilities of all actions.
     Raises DataError where the file is missing, damaged or of another kind, or a row cannot be right.
     """
     path = Path(path)
@@ -223,19 +224,37 @@ def _served(path: Path, masked: bool | int) -> DecisionLog:
                 f"row {row} (id {event.id!r}): the propensity was not kept; without it no other policy can be judged."
             )
     x = torch.cat([event.observation.reshape(1, -1).to(torch.float32) for event in told])
-    action = torch.tensor([event.action for event in told])
-    offered = None
-    if masked:
-        width = int(action.max()) + 1 if masked is True else masked
-        x, offered = x[:, :-width], x[:, -width:] != 0
+    spread = _spread(path, [event.id for event in told])
+    width = masked if masked is not True else None if spread is None else spread.shape[1]
+    if width is None:
+        raise DataError(
+            "masked=True needs the probabilities of all actions, which were not kept; name the number of actions."
+        )
+    if width >= x.shape[1] + (not masked):
+        raise DataError(f"masked={width} leaves no column of x, which has {x.shape[1]}.")
+    x, offered = (x[:, :-width], x[:, -width:] != 0) if masked else (x, None)
     return DecisionLog.of(
         x,
         offered=offered,
-        action=action,
+        action=torch.tensor([event.action for event in told]),
+        actions=None if spread is None else spread.shape[1],
+        probabilities=spread,
+        generation=torch.tensor([event.generation or 0 for event in told]),
         propensity=torch.tensor([event.propensity for event in told], dtype=torch.float64),
         reward=torch.tensor([event.reward for event in told], dtype=torch.float64),
         id=tuple(event.id for event in told),
     )
+
+
+def _spread(path: Path, ids: list[str]) -> torch.Tensor | None:
+    """(decisions, actions) of the probabilities that a server kept; None where it did not keep those of every decision."""
+    import pyarrow.parquet
+
+    if "probabilities" not in pyarrow.parquet.read_schema(path).names:
+        return None
+    table = pyarrow.parquet.read_table(path, columns=["id", "probabilities"]).drop_null().to_pydict()
+    kept = dict(zip(table["id"], table["probabilities"], strict=True))
+    return torch.tensor([kept[id] for id in ids], dtype=torch.float64) if ids and set(ids) <= kept.keys() else None
 
 
 def _blamed(path: Path, read: Callable[[], DecisionLog]) -> DecisionLog:

@@ -47,6 +47,9 @@ def test_losses_near_nothing_are_explored_little():
     assert near(FastCB(gamma=20.0).probabilities(1 - table([0.1, 0.2, 0.5])), 0.94447355, 0.04347826, 0.01204819)
     perfect = FastCB(gamma=20.0).probabilities(table([1.0, 0.5]))
     assert 0.0 < float(perfect[0, 1]) == pytest.approx(1e-6 / (2e-6 + 10.0), rel=1e-6)
+    assert float(FastCB(gamma=20.0).probabilities(table([0.0, 0.5]))[0, 0]) == pytest.approx(
+        0.5 / (1.0 + 10.0)
+    )  # 0 is a score, too
     with pytest.raises(InputError, match=r"fastcb: scores must lie in \[0, 1\], got \[0.2, 1.5\] in row 1"):
         FastCB().probabilities(table([0.1, 0.2], [0.2, 1.5]))
 

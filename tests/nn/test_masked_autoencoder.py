@@ -78,6 +78,20 @@ def test_the_loss_counts_hidden_pixels_only(model, monkeypatch):
     assert float(model.loss(x, hidden)) == pytest.approx(4.0 * 7 / 9 / 0.75)  # 7 of 9 are hidden, over the ratio asked for
 
 
+def test_places_and_tokens_begin_narrow():
+    model = MaskedAutoencoder(size=32, patch=2, dim=60, seed=0)
+    for name in ("positions", "decoder_positions"):
+        assert getattr(model, name).std().item() == pytest.approx(0.02, rel=0.05)
+    for name in ("cls", "mask_token"):
+        assert 0.01 < getattr(model, name).std().item() < 0.03
+
+
+def test_an_encoding_is_the_first_token_of_all_patches_at_their_places(model):
+    x = images()
+    tokens = torch.cat([model.cls.expand(3, -1, -1), model.embed(model.patches(x)) + model.positions], 1)
+    torch.testing.assert_close(model.encode(x), model.encoder(tokens)[:, 0])
+
+
 def test_an_encoding_sees_every_patch(model):
     x = images()
     code = model.encode(x)

@@ -13,11 +13,15 @@ from starlette.testclient import TestClient
 
 from everlearn import Client
 from everlearn.comparison.catalog import build_agent
-from everlearn.core.errors import InputError
+from everlearn.core.agent import Agent, Decision
+from everlearn.core.errors import DataError, InputError
 from everlearn.core.run import run
+from everlearn.data.decision_files import read_decisions
 from everlearn.data.served import served
 from everlearn.serve.app import create_app
+from everlearn.serve.engine import LocalEngine
 from everlearn.serve.export import export
+from everlearn.serve.options import Options
 from everlearn.serve.source import source_of
 
 from .bandit_server import SPEC, TEXT, engine
@@ -92,6 +96,76 @@ def test_rewards_late_twice_otherwise_and_never(tmp_path):
     assert {ages[f"r{number}"] for number in range(5)} == {0}  # of the period that decided them
     rewards = dict(zip(agent.window.ids, agent.window["reward"].tolist(), strict=True))
     assert all(rewards[f"r{number}"] == 0.0 for number in range(5, 10))
+
+
+def test_its_log_is_read_as_decisions_that_another_policy_can_be_judged_on(tmp_path):
+    with engine(tmp_path / "log") as made, TestClient(create_app(made)) as client:
+        until(lambda: made.status()["ready"])
+        seen = decide(client, range(24))
+        tell(client, seen, range(24))
+        until(lambda: learned(made))
+    offline(tmp_path / "log", tmp_path / "log.parquet")
+    log = read_decisions(tmp_path / "log.parquet", masked=True)
+    assert set(log.id) == {f"r{number}" for number in range(24)}
+    for place, name in enumerate(log.id):
+        number = int(name[1:])
+        output = seen[number]
+        assert (
+            log.x[place].tolist() == pytest.approx(row(number)[:2])
+            and log.offered[place].int().tolist() == OFFERED[number % 3]
+        )
+        assert int(log.action[place]) == output["answer"] and float(log.reward[place]) == reward(number, output["answer"])
+        assert (
+            float(log.propensity[place]) == output["propensity"]
+            and log.probabilities[place].tolist() == output["probabilities"]
+        )
+        assert int(log.generation[place]) == output["generation"]
+    assert read_decisions(tmp_path / "log.parquet", masked=3).id == log.id
+    bare = read_decisions(tmp_path / "log.parquet")
+    assert bare.x.shape == (24, 5) and bare.actions == 3
+    with pytest.raises(DataError, match="masked=5 leaves no column of x, which has 5"):
+        read_decisions(tmp_path / "log.parquet", masked=5)
+
+
+class Stubborn(Agent):
+    """Always does the same, and says with which probability only where it is asked to."""
+
+    name = "stubborn"
+    parts = ("told",)
+
+    def __init__(self, propensity):
+        self.propensity, self.told = propensity, 0
+
+    def act(self, observation, key):
+        return Decision(0, self.propensity)
+
+    def update(self, feedback):
+        self.told += 1
+        return {}
+
+
+@pytest.mark.parametrize("propensity", [1.0, None])
+def test_a_log_without_probabilities_is_read_by_the_number_of_actions(tmp_path, propensity):
+    options = Options(batch=4, every=1, wait=0.01, guard=False)
+    with LocalEngine(Stubborn(propensity), SPEC, tmp_path / "log", options) as made, TestClient(create_app(made)) as client:
+        until(lambda: made.status()["ready"])
+        for number in range(4):
+            client.post("/v1/predict", json={"id": f"r{number}", "x": row(number)})
+            client.post("/v1/feedback", json={"id": f"r{number}", "reward": 1.0})
+        until(lambda: learned(made))
+    with LocalEngine(Stubborn(propensity), SPEC, tmp_path / "log", options) as made:
+        export(
+            made.history.lineage(made.versions()[0]["version"]), tmp_path / "log.parquet", SPEC, model="stubborn()", seed=0
+        )
+    if propensity is None:
+        with pytest.raises(DataError, match="the propensity was not kept"):
+            read_decisions(tmp_path / "log.parquet")
+        return
+    log = read_decisions(tmp_path / "log.parquet", masked=3)
+    assert log.probabilities is None and log.offered.int().tolist() == [OFFERED[number % 3] for number in range(4)]
+    assert log.generation.tolist() == [0] * 4
+    with pytest.raises(DataError, match="masked=True needs the probabilities of all actions"):
+        read_decisions(tmp_path / "log.parquet", masked=True)
 
 
 @pytest.mark.parametrize("after", ["skip", "replay"])
