@@ -49,21 +49,27 @@ class SGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with decoupled weight decay; clip as in `sgd`. Reference: Loshchilov & Hutter (2019), arXiv 1711.05101."""
+    """Adam with decoupled weight decay; betas: how long means of gradients and of their squares last; clip as in `sgd`.
+
+    Reference: Loshchilov & Hutter (2019), arXiv 1711.05101.
+    """
 
     lr: float = 0.001
     weight_decay: float = 0.0
     clip: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
     name: ClassVar[str] = "adam"
 
     def __post_init__(self) -> None:
         check_range("adam", "lr", self.lr, 0.0)
         check_range("adam", "weight_decay", self.weight_decay, 0.0)
         _check_clip("adam", self.clip)
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ArgumentError(f"adam: betas must be two numbers from 0 to below 1, got {self.betas!r}.")
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The torch optimiser over these parameters."""
-        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
     def __repr__(self) -> str:
         return describe(self)
