@@ -9,7 +9,6 @@ that was not. `Fold.step` is the only way in which an event reaches a learner; a
 import json
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -20,20 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from everlearn.core.agent import Agent
 from everlearn.core.budget import Budget, Meter, activation_bytes, refuse_activations
-from everlearn.core.errors import InputError, StateError, check_count
+from everlearn.core.errors import InputError, check_count
 from everlearn.core.events import Boundary, Event, Feedback, map_x, rows, size, to_device
 from everlearn.core.learner import Adapter, Learner, TaskLearner, ask
 from everlearn.core.monitor import Monitor, Step
-from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, sweep, write_atomic
+from everlearn.core.run_folder import METRICS, RESULT, SNAPSHOTS, append_line, open_folder, write_lines
+from everlearn.core.state import capture, digest, newest_snapshot, restore, save_snapshot, write_atomic
 from everlearn.core.stream import Stream
 
 CURVE_POINTS = 200  # how many times along the stream the monitors are asked for the curve
 JUDGE_ROWS = 1024  # rows predicted at once on held-out sets
-RESULT, CONFIG, METRICS, SNAPSHOTS = "result.json", "config.yaml", "metrics.jsonl", "snapshots"
 
 
 @dataclass
@@ -191,11 +189,11 @@ def run(
     if place is not None:
         settings = {**(config or {}), "learner": repr(learner), "stream": stream.name, "budget": repr(budget)}
         settings |= {"monitors": [monitor.name for monitor in fold.monitors], "initial_state": digest(capture(fold.learner))}
-        _open_folder(place, settings, resume)
+        open_folder(place, settings, resume)
         found = newest_snapshot(place / SNAPSHOTS)
         if found is not None:
             restore(fold, found[1])
-        _rewrite(place / METRICS, fold.curve)
+        write_lines(place / METRICS, fold.curve)
     every = snapshot_every or max(1, min(1000, total // 10))
     stride = max(1, total // CURVE_POINTS)
     checkpoints = set(stream.checkpoints)
@@ -208,7 +206,7 @@ def run(
         if fold.monitors and (due or done % stride == 0 or done == total):
             point = fold.record()
             if place is not None:
-                _append(place / METRICS, point)
+                append_line(place / METRICS, point)
         if place is not None and (done % every == 0 or done == total):
             save_snapshot(place / SNAPSHOTS, done, capture(fold))
         if progress is not None and (done % stride == 0 or done == total):
@@ -263,54 +261,3 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processors": os.cpu_count(),
     }
-
-
-def _open_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Make a run folder, or check that the one that stands belongs to the same configuration."""
-    path = folder / CONFIG
-    if not resume:
-        shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
-        for name in (CONFIG, METRICS, RESULT):
-            (folder / name).unlink(missing_ok=True)
-    if path.exists():
-        try:
-            standing = yaml.safe_load(path.read_text())
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise StateError(f"{path} cannot be read: {error}") from error
-        if not isinstance(standing, dict):
-            raise StateError(
-                f"{path} is not the configuration of a run. Choose another folder, or start it anew with --no-resume."
-            )
-        wanted = json.loads(json.dumps(settings))
-        if standing != wanted:
-            keys = sorted(key for key in {*standing, *wanted} if standing.get(key) != wanted.get(key))
-            differ = "; ".join(f"{key}: {standing.get(key)!r} there, {wanted.get(key)!r} now" for key in keys)
-            raise StateError(
-                f"{folder} holds a run of another configuration ({differ}). Choose another folder, or start it anew with --no-resume."
-            )
-        sweep(folder)
-        sweep(folder / SNAPSHOTS)
-        return
-    if any((folder / SNAPSHOTS).glob("*.json")):
-        raise StateError(
-            f"{folder} holds snapshots, and no {CONFIG} that says of which run. Choose another folder, or start it anew with --no-resume."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StateError(f"cannot make the run folder {folder}: {error.strerror}.") from error
-    write_atomic(path, yaml.safe_dump(json.loads(json.dumps(settings)), sort_keys=False).encode())
-
-
-def _rewrite(path: Path, curve: list[dict[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(point) + "\n" for point in curve).encode())
-
-
-def _append(path: Path, point: dict[str, Any]) -> None:
-    try:
-        with open(path, "a") as file:
-            file.write(json.dumps(point) + "\n")
-    except OSError as error:
-        raise StateError(
-            f"cannot write {path}: {error.strerror}. The snapshots so far stand; free space and run again."
-        ) from error

@@ -28,7 +28,7 @@ from everlearn.comparison.job import slug
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, StateError, closest
 from everlearn.core.events import Batch, Event
-from everlearn.core.run import CONFIG, RESULT, SNAPSHOTS
+from everlearn.core.run_folder import CONFIG, RESULT, SNAPSHOTS
 from everlearn.core.spec import import_reference, parse
 from everlearn.core.state import newest_snapshot, write_atomic
 from everlearn.core.stream import Schema, Stream

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, InputError, StateError, closest
 from everlearn.core.lock import LOCK, held
-from everlearn.core.run import CONFIG, SNAPSHOTS
+from everlearn.core.run_folder import CONFIG, SNAPSHOTS
 from everlearn.core.state import capture, digest, load_snapshot, newest_snapshot, same, write_atomic, write_snapshot
 from everlearn.learners.few_shot import FewShot
 from everlearn.serve.examples import examples
