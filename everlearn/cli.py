@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from everlearn.asking import ask
-from everlearn.console import Bar, console, plain_warnings, print_comparison, print_figures, print_json, say
+from everlearn.console import Bar, plain_warnings, print_comparison, print_figures, print_json, say
 from everlearn.core.errors import ArgumentError, EverlearnError, StateError
 from everlearn.evaluating import evaluate
+from everlearn.explaining import check, cite, list_, show
 from everlearn.operating import backup, export, serve, teach, token
+from everlearn.pretraining import pretrain
 from everlearn.weighing import memory
 
 RUNS = Path("everlearn-runs")
@@ -201,87 +203,6 @@ def report(folder: str, output: str | None = None, *, json: bool) -> int:
     return 0
 
 
-def list_(*, kind: str, json: bool) -> int:
-    """Name what there is."""
-    from everlearn.comparison.listing import listing
-    from everlearn.studies.study import studies
-
-    found = listing(kind, studies())
-    if json:
-        return print_json({group: dict(rows) for group, rows in found.items()})
-    from rich.table import Table
-
-    for group, rows in found.items():
-        table = Table(title=group, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
-        for (name, line), (_, before) in zip(rows, [("", ""), *rows], strict=False):
-            table.add_row(name, "the same" if line == before else line)
-        console().print(table)
-    return 0
-
-
-def show(name: str, steps: int | None = None, output: str | None = None, *, json: bool) -> int:
-    """Explain one component: its arguments with their defaults, what it does, where it comes from. Draw a schedule.
-
-    Args:
-        name: a learner, agent, network, scenario, data source, value or study; the folder of a comparison; a schedule's call string
-        steps: how many steps of a schedule are drawn (default: all of it, or as many as show how it goes on)
-        output: a file (png, svg or pdf) into which a schedule is drawn
-    """
-    from everlearn.comparison.listing import explain, named_schedule
-    from everlearn.console import show_schedule
-    from everlearn.studies.study import studies
-
-    if (Path(name) / "result.json").exists():
-        from everlearn.comparison.grid import load_comparison
-
-        record = load_comparison(name).record
-        if json:
-            return print_json(record)
-        print_comparison(record)
-        return 0
-    schedule = named_schedule(name)
-    if schedule is not None:
-        return show_schedule(schedule, steps, output, json)
-    found = explain(name, studies())
-    if json:
-        return print_json(found)
-    say(f"{found['signature']}\n\n{found['doc']}")
-    return 0
-
-
-def cite(name: str, *, json: bool) -> int:
-    """Print the references of a component.
-
-    Args:
-        name: a learner, value, scenario or study
-    """
-    from everlearn.comparison.listing import references
-    from everlearn.studies.study import studies
-
-    found = references(name, studies())
-    if json:
-        return print_json({"name": name, "references": found})
-    say("\n".join(found))
-    return 0
-
-
-def check(learner: str, *, json: bool) -> int:
-    """Hold a learner or agent (the house's or your own) to the contract, and name what breaks it.
-
-    Args:
-        learner: a call string such as replay(capacity=500) or package.module:MyLearner(rate=2)
-    """
-    from everlearn.comparison.job import reach
-    from everlearn.comparison.listing import check_named
-
-    reach(["", str(Path.cwd())])
-    passed = check_named(learner)
-    if json:
-        return print_json({"learner": learner, "passed": passed})
-    say("\n".join(f"ok  {line}" for line in passed) + f"\n{learner} keeps the contract ({len(passed)} checks).")
-    return 0
-
-
 EXAMPLES: dict[str, tuple[Callable, str]] = {
     "compare": (
         compare,
@@ -301,6 +222,13 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
         evaluate,
         """  everlearn evaluate log.parquet --policy "constant(action=2)"
   everlearn evaluate log.dsjson --policy "bandit(explore=greedy(), oracle=logistic())" --estimators snips,dr,mrdr""",
+    ),
+    "pretrain": (
+        pretrain,
+        """  everlearn pretrain english.txt german.txt --steps 2000 --folder runs/languages
+  everlearn pretrain en=corpora/english de=corpora/german --model "tiny_gpt(dim=128, depth=4)" --replay "replay_mix(0.25, keep=0.05)"
+  everlearn pretrain mnist10k --split 5 --model "masked_autoencoder()" --lr 0.008
+  torchrun --nproc-per-node 2 -m everlearn.cli pretrain english.txt german.txt --batch 128""",
     ),
     "report": (report, "  everlearn report everlearn-runs/compare-1a2b3c4d --output page.html"),
     "list": (list_, "  everlearn list\n  everlearn list data --json"),
@@ -353,6 +281,7 @@ PLACES = {
     "run": "LEARNER STREAM",
     "study": "NAME",
     "evaluate": "LOG",
+    "pretrain": "DOMAIN...",
     "report": "FOLDER",
     "list": "[KIND]",
     "show": "NAME",
@@ -366,6 +295,7 @@ PLACES = {
     "memory": "LEARNERS",
     "check": "LEARNER",
 }
+DOMAINS = "NAME=WHAT or WHAT: a text file, a folder of texts, or a data set of images by its name or call string"
 KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"
 SWITCHES = {
     "resume": (True, "go on where the same command stopped"),
@@ -374,6 +304,7 @@ SWITCHES = {
         True,
         "add frozen, fine_tune and retrain (forecasts: persistence and forecasters) where they are not named",
     ),
+    "compiled": (False, "let torch compile the model; needs a C++ compiler"),
     "simulate": (False, "let every object of the table play, and measure the rule beside random questions"),
     "json": (False, "print one JSON document and nothing else"),
 }
@@ -421,10 +352,12 @@ def parser() -> Any:
         if verb == "compare":  # a positional default would win over --config, so the option beside it has the default
             told = "a call string, a data set's name, a CSV or Parquet file, or a folder of images (digits, where none is given)"
             part.add_argument("source", nargs="?", metavar="STREAM", default=SUPPRESS, help=told)
+        if verb == "pretrain":
+            part.add_argument("domains", nargs="+", metavar="DOMAIN", help=DOMAINS)
         if verb == "list":
             part.add_argument("kind", nargs="?", default="all", help=KINDS)
         part.add_function_arguments(
-            function, as_group=False, as_positional=True, skip={*SWITCHES, "source", "kind", *LESSONS}
+            function, as_group=False, as_positional=True, skip={*SWITCHES, "source", "domains", "kind", *LESSONS}
         )
         for name, (flag, settings) in LESSONS.items():
             if name in parameters:

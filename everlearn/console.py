@@ -35,9 +35,9 @@ class Bar:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def move(self, share: float, done: int, total: int) -> None:
-        """Show a share done (0..1), and how many runs of how many are."""
-        self.progress.update(self.task, completed=share, runs=f"{done}/{total} runs")
+    def move(self, share: float, done: int, total: int, unit: str = "runs") -> None:
+        """Show a share done (0..1), and how many runs (or other units) of how many are."""
+        self.progress.update(self.task, completed=share, runs=f"{done}/{total} {unit}")
 
 
 def console() -> Any:

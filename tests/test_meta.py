@@ -29,7 +29,7 @@ LEVELS = (
     ("comparison",),
     ("serve", "studies"),
     ("console",),
-    ("operating", "asking", "evaluating", "weighing"),
+    ("operating", "asking", "evaluating", "explaining", "pretraining", "weighing"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, DataError, check_count, check_range
+from everlearn.core.random import generator
 
 HELD = 0.1  # share of a text that is held out
 
@@ -93,7 +94,7 @@ class TextDomain:
 class ImageDomain:
     """Images without labels.
 
-    images: (rows, ...) floats; held: images of their own to be judged on, by default the last tenth of `images`.
+    images: (rows, ...) floats; held: images of their own to be judged on, by default a tenth of `images`, drawn once and for all.
 
     >>> domain = ImageDomain("dots", torch.zeros(20, 1, 4, 4))
     >>> domain.draw(3, torch.Generator().manual_seed(0)).shape, len(domain), [len(rows) for rows in domain.held_out()]
@@ -104,8 +105,9 @@ class ImageDomain:
         if not images.is_floating_point():
             raise ArgumentError(f"image_domain: images must be floats, got {images.dtype}; standardise them first.")
         if held is None:
+            order = torch.randperm(len(images), generator=generator(0, "held out"))  # files come class by class
             cut = len(images) - int(HELD * len(images))
-            images, held = images[:cut], images[cut:]
+            images, held = images[order[:cut]], images[order[cut:]]
         if not len(images) or not len(held):
             raise DataError(f"{name}: {len(images)} images to learn from and {len(held)} held out; both need at least one.")
         self.name, self.images, self.held = name, images, held

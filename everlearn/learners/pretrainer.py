@@ -103,6 +103,7 @@ class ContinualPretrainer:
         self.names: list[str] = []  # of the domains, in order
         self.began: list[int] = []  # the update with which each began
         self.domain: Domain | None = None
+        self.rate = self.lr  # of the last update
         self._loss: nn.Module = _Loss(model, objective, penalty)
         if compile:
             self._loss.compile()
@@ -228,6 +229,7 @@ class ContinualPretrainer:
         rows = self.rows().to(device)
         drawn = self.objective.draw(self.model, rows, generator(self.seed, "objective", self.steps))
         own = [value[self.rank :: self.world] for value in drawn]
+        self.rate = self.lr
         total = torch.zeros((), device=device)
         self.optimizer.zero_grad()
         with isolated(self.seed, "dropout", self.steps, self.rank):

@@ -1,0 +1,174 @@
+"""The parts of a pre-training by name: domains from files, folders and data sets, networks of the size that they need, tokenizers.
+
+english.txt                 a text file, named english           en=corpora/english      a folder of texts, named en
+mnist10k                    a data set of images by its name or call string; `split` cuts it into domains of classes
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from everlearn.comparison.catalog import sources
+from everlearn.core.errors import ArgumentError, DataError, SpecError
+from everlearn.core.random import isolated
+from everlearn.core.spec import Call, build, parse
+from everlearn.core.state import write_atomic
+from everlearn.data.dataset import Data
+from everlearn.data.load import load
+from everlearn.data.pretraining import ImageDomain, TextDomain, text_bytes
+from everlearn.learners.pretraining_course import write_weights
+from everlearn.nn.masked_autoencoder import MaskedAutoencoder
+from everlearn.nn.tiny_gpt import TinyGPT
+
+TEXTS = (".txt", ".md", ".py", ".rst", ".html", ".csv", ".json", ".jsonl", ".gz")
+MODEL = "model.json"  # says what a delivered model is
+LEAST = 1e-6  # deviation of a channel that divides
+
+
+def read_domains(
+    texts: Sequence[str], *, window: int = 128, split: int = 0, reader: Any = None, cache: Path | None = None
+) -> list[Any]:
+    """The domains of NAME=WHAT or WHAT: text files, folders of texts, data sets of images.
+
+    Raises DataError where one is missing, empty or too short, ArgumentError where texts and images are mixed.
+    """
+    found: list[Any] = []
+    for text in texts:
+        name, sign, what = text.partition("=")
+        if not sign or "(" in name:
+            name, what = "", text
+        path = Path(what)
+        if path.is_file() and path.suffix != ".npz":
+            found.append(_text_domain(name or path.stem, [path], window, reader, cache))
+        elif path.is_dir() and _texts_of(path):
+            found.append(_text_domain(name or path.name, _texts_of(path), window, reader, cache))
+        elif path.suffix in TEXTS or ("/" in what and "(" not in what and not path.exists()):
+            raise DataError(f"{what}: there is no such file or folder.")
+        else:
+            found += _image_domains(name, what, split)
+    if len({hasattr(domain, "images") for domain in found}) > 1:
+        raise ArgumentError("pretrain: some domains are texts and others images; one model learns one kind.")
+    return found
+
+
+def shape_of(domain: Any, reader: Any = None) -> dict[str, int]:
+    """What a network must know of a domain: {vocabulary, window} of a text, {size, channels} of images. Raises DataError."""
+    images = getattr(domain, "images", None)
+    if images is None:
+        return {"vocabulary": 256 if reader is None else len(reader), "window": domain.window}
+    if images.dim() != 4 or images.shape[2] != images.shape[3]:
+        raise DataError(f"{domain.name}: images must be square, (rows, channels, size, size), got {tuple(images.shape)}.")
+    return {"size": images.shape[2], "channels": images.shape[1]}
+
+
+def build_network(text: str, shape: Mapping[str, int], seed: int = 0) -> nn.Module:
+    """The network of a call string, or of "auto"; what it does not say of sizes is taken from the shape.
+
+    >>> model = build_network("tiny_gpt(dim=32)", {"vocabulary": 10, "window": 8})
+    >>> model.table.shape, model.length
+    (torch.Size([10, 32]), 8)
+    """
+    if "window" in shape:
+        made = partial(TinyGPT, shape["vocabulary"], length=shape["window"], seed=seed)
+        usual = {"tiny_gpt": made, "hub": _hub}
+    else:
+        side = shape["size"]
+        usual = {"masked_autoencoder": partial(MaskedAutoencoder, side, shape["channels"], patch=_patch(side), seed=seed)}
+    call = parse(next(iter(usual)) if text == "auto" else text)
+    with isolated(seed, "network"):
+        network = build(Call(call.name, call.args, call.kwargs, True), usual, "model")
+    if not isinstance(network, nn.Module):
+        raise SpecError(f"pretrain: {text} gives {type(network).__name__}, not a torch.nn.Module.")
+    return network
+
+
+def deliver(model: nn.Module, folder: Path, *, text: str, shape: Mapping[str, int], reader: Any = None) -> None:
+    """Write a model into a folder, so that `delivered(folder)` makes it again; a Hugging Face model as its own library does."""
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder)
+        if reader is not None:
+            reader.save_pretrained(folder)
+        return
+    write_weights(model, folder)
+    write_atomic(folder / MODEL, json.dumps({"model": text, "shape": dict(shape)}, indent=1).encode())
+
+
+def delivered(folder: str | Path) -> nn.Module:
+    """The model that a pre-training left in a folder, in evaluation mode. Raises DataError where there is none."""
+    place = Path(folder)
+    if (place / "config.json").is_file():
+        return _hub(str(place)).eval()
+    try:
+        told = json.loads((place / MODEL).read_text())
+        model = build_network(told["model"], told["shape"])
+        model.load_state_dict(load_file(place / "model.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: no delivered model can be read: {error}.") from error
+    return model.eval()
+
+
+def _patch(side: int) -> int:
+    """The side of a patch: a quarter of the image where that is whole, else its least divisor above 1."""
+    return side // 4 if side % 4 == 0 else next(part for part in range(2, side + 1) if side % part == 0)
+
+
+def _text_domain(name: str, files: Sequence[Path], window: int, reader: Any, cache: Path | None) -> Any:
+    if reader is None:
+        return TextDomain(name, text_bytes(*files), window=window)
+    from everlearn.data.hub_text import text_tokens
+
+    return TextDomain(name, text_tokens(files, reader, cache / f"{name}.tokens"), window=window)
+
+
+def _texts_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in TEXTS)
+
+
+def _image_domains(name: str, what: str, split: int) -> list[Any]:
+    data = build(parse(what), sources(), "data set", load)
+    data = data if isinstance(data, Data) else load(what)
+    x = torch.as_tensor(data.x[torch.arange(len(data.x))])
+    if x.dim() != 4:
+        raise DataError(f"{what}: rows of shape {tuple(x.shape[1:])} are no images; pretrain takes texts and images.")
+    whole = x.dtype == torch.uint8
+    x = x.float() / 255.0 if whole else x.float()
+    dims = (0, 2, 3)
+    mean, std = x.mean(dims, keepdim=True), x.std(dims, keepdim=True).clamp_min(LEAST)
+    x = (x - mean) / std
+    held = None
+    if data.test_x is not None:
+        held = data.test_x[torch.arange(len(data.test_x))].float()
+        held = ((held / 255.0 if whole else held) - mean) / std
+    if not split:
+        return [ImageDomain(name or data.name, x, held)]
+    if not 1 <= split <= len(data.classes):
+        raise ArgumentError(f"pretrain: split must be 1..{len(data.classes)}, the classes of {data.name}, got {split!r}.")
+    found = []
+    for group in torch.arange(len(data.classes)).chunk(split):
+        label = "+".join(data.classes[index] for index in group)
+        own = None if held is None else held[torch.isin(data.test_y, group)]
+        found.append(ImageDomain(f"{name} {label}" if name else label, x[torch.isin(data.y, group)], own))
+    return found
+
+
+def tokenizer_of(named: str | None, model: str) -> Any:
+    """A Hugging Face tokenizer, or None for bytes."""
+    call = parse(model)
+    if named is None and call.name != "hub":
+        return None
+    from everlearn.data.hub_text import load_tokenizer
+
+    return load_tokenizer(named or str(call.args[0]))
+
+
+def _hub(folder: str) -> Any:
+    from everlearn.nn.causal import causal_model
+
+    return causal_model(folder)
