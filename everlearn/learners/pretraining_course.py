@@ -97,7 +97,13 @@ class Course:
             found = newest_snapshot(self.folder / SNAPSHOTS) if resume else None
             if found is not None:
                 load(self, found[1])
-                line.enter(self.domains[self.progress.phase])
+                if not self.finished:
+                    line.enter(self.domains[self.progress.phase])
+
+    @property
+    def finished(self) -> bool:
+        """Whether all domains were learned."""
+        return self.progress.phase == len(self.domains)
 
     def run(self, watch: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """All phases; the record. watch: is told updates made and updates in all."""
@@ -105,7 +111,9 @@ class Course:
         at = self.progress
         if watch is not None:
             watch(at.updates, total)
-        while at.phase < len(self.domains):
+        if self.finished and (self.folder / RESULT).is_file():
+            return json.loads((self.folder / RESULT).read_text())
+        while not self.finished:
             domain = self.domains[at.phase]
             self.line.enter(domain)
             if not at.annealed:
@@ -123,6 +131,7 @@ class Course:
         record = self.record()
         if self.writes:
             write_lines(self.folder / METRICS, at.curve)
+            save_snapshot(self.folder / SNAPSHOTS, at.updates, capture(self))
             write_atomic(self.folder / RESULT, json.dumps(record, indent=1).encode())
         return record
 
@@ -189,7 +198,7 @@ class Course:
             "loss": sum(self._losses) / len(self._losses),
         }
         self._losses.clear()
-        if not loss_only and self.line.rank == 0:
+        if not loss_only:  # every process measures, so that none waits for another
             point["held_out"] = self._judge(self.line.model)
         return point
 
@@ -201,10 +210,9 @@ class Course:
 
     def _hand_out(self, domain: Domain) -> None:
         at = self.progress
-        if self.line.rank == 0:
-            losses = self._judge(self.line.model)
-            at.delivered.append(losses)
-            at.curve[-1] |= {"held_out": losses, "delivered": True}
+        losses = self._judge(self.line.model)
+        at.delivered.append(losses)
+        at.curve[-1] |= {"held_out": losses, "delivered": True}
         if self.writes:
             place = self.folder / DELIVERED / f"{at.phase + 1:02d}-{UNSAFE.sub('-', domain.name)}"
             place.mkdir(parents=True, exist_ok=True)

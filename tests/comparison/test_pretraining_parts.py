@@ -1,0 +1,98 @@
+"""Domains and networks of a pre-training by name: where they are found, what size they get, and what is refused."""
+
+import numpy
+import pytest
+import torch
+
+from everlearn.comparison.pretraining_parts import build_network, deliver, delivered, read_domains, shape_of
+from everlearn.core.errors import ArgumentError, DataError, SpecError
+from everlearn.nn.masked_autoencoder import MaskedAutoencoder
+from everlearn.nn.tiny_gpt import TinyGPT
+
+
+@pytest.fixture
+def corpora(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "b.txt").write_text("b" * 400)
+    (tmp_path / "deep" / "er" / "a.py").write_text("a" * 400)
+    (tmp_path / "deep" / "picture.png").write_bytes(b"no text")
+    (tmp_path / "one.txt").write_text("one " * 100)
+    images = numpy.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), dtype=numpy.uint8)
+    numpy.savez(tmp_path / "dots.npz", x=images, y=numpy.arange(40) % 4)
+    return tmp_path
+
+
+def test_files_and_folders_become_domains_of_their_names(corpora):
+    one, two, named = read_domains(["one.txt", "deep", "third=one.txt"], window=8)
+    assert [domain.name for domain in (one, two, named)] == ["one", "deep", "third"]
+    assert bytes(one.tokens[:8].tolist()) == b"one one "
+    text = bytes(two.tokens.tolist()) + bytes(two.held.tolist())
+    assert text == b"b" * 400 + b"a" * 400  # sorted by path, and no picture among them
+    assert shape_of(one) == {"vocabulary": 256, "window": 8}
+
+
+def test_images_are_standardised_by_channel_and_cut_into_classes(corpora):
+    (whole,) = read_domains(["npz('dots.npz')"])
+    pixels = torch.cat([whole.images, whole.held])
+    assert pixels.shape == (40, 3, 8, 8)
+    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+    parts = read_domains(["npz('dots.npz')"], split=2)
+    assert [domain.name for domain in parts] == ["0+1", "2+3"] and [len(domain) for domain in parts] == [18, 18]
+    (named, _) = read_domains(["mine=npz('dots.npz')"], split=2)
+    assert named.name == "mine 0+1" and shape_of(named) == {"size": 8, "channels": 3}
+
+
+def test_a_test_part_is_held_out_class_by_class():
+    first, *_, last = read_domains(["mnist10k"], split=5)
+    assert (first.name, last.name) == ("0+1", "8+9") and first.images.shape[1:] == (1, 28, 28)
+    assert len(first) + len(first.held) == pytest.approx(2115, abs=5)  # zeros and ones among the 10,000
+
+
+def test_networks_get_the_size_that_is_needed_unless_they_say_another():
+    text = {"vocabulary": 50, "window": 16}
+    model = build_network("auto", text, seed=3)
+    assert isinstance(model, TinyGPT) and (model.vocabulary, model.length) == (50, 16)
+    assert torch.equal(model.table, TinyGPT(50, length=16, seed=3).table)
+    assert build_network("tiny_gpt(length=99, dim=8)", text).positions.shape == (99, 8)
+    for size, patch in ((28, 7), (8, 2), (6, 2), (9, 3), (7, 7)):
+        if size == patch:
+            continue
+        model = build_network("masked_autoencoder(dim=12)", {"size": size, "channels": 2})
+        assert isinstance(model, MaskedAutoencoder) and (model.patch, model.embed.in_features) == (patch, 2 * patch**2)
+
+
+def test_what_was_delivered_is_read_again(tmp_path):
+    shape = {"vocabulary": 9, "window": 4}
+    model = build_network("tiny_gpt(dim=8, depth=1)", shape, seed=7)
+    deliver(model, tmp_path, text="tiny_gpt(dim=8, depth=1)", shape=shape)
+    again = delivered(tmp_path)
+    x = torch.randint(9, (2, 4))
+    assert torch.equal(again(x), model(x)) and not again.training
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(DataError, match="no delivered model can be read"):
+        delivered(tmp_path)
+    with pytest.raises(DataError, match="nowhere: no delivered model"):
+        delivered(tmp_path / "nowhere")
+
+
+def test_what_is_not_there_or_fits_nothing_is_refused(corpora):
+    with pytest.raises(DataError, match=r"gone\.txt: there is no such file or folder"):
+        read_domains(["gone.txt"])
+    with pytest.raises(DataError, match="corpora/en: there is no such file or folder"):
+        read_domains(["en=corpora/en"])
+    with pytest.raises(DataError, match="unknown data set 'mnist11k'"):
+        read_domains(["mnist11k"])
+    with pytest.raises(ArgumentError, match="some domains are texts and others images"):
+        read_domains(["one.txt", "npz('dots.npz')"], window=8)
+    with pytest.raises(DataError, match="fewer than a window of 500"):
+        read_domains(["one.txt"], window=500)
+    with pytest.raises(DataError, match=r"iris: rows of shape \(4,\) are no images"):
+        read_domains(["iris"])
+    with pytest.raises(ArgumentError, match=r"split must be 1..4, the classes of .*, got 9"):
+        read_domains(["npz('dots.npz')"], split=9)
+    with pytest.raises(SpecError, match="tiny_gpt"):
+        build_network("tiny_gtp()", {"vocabulary": 9, "window": 4})
+    with pytest.raises(SpecError, match=r"gives OrderedDict, not a torch\.nn\.Module"):
+        build_network("collections:OrderedDict()", {"vocabulary": 9, "window": 4})
