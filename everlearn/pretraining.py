@@ -31,6 +31,7 @@ def pretrain(
     tokenizer: str | None = None,
     window: int = 128,
     split: int = 0,
+    size: int | None = None,
     batch: int = 64,
     accumulate: int = 1,
     precision: str = "float32",
@@ -59,6 +60,7 @@ def pretrain(
         tokenizer: the folder of a Hugging Face tokenizer (default: that of hub('FOLDER'), else bytes)
         window: tokens that a model sees at once
         split: cut a data set of images into so many domains of classes
+        size: pixels to which the images of a folder are brought, where they differ
         batch: rows of an update, over all processes
         accumulate: parts in which a batch is taken, to save memory
         precision: float32, or bfloat16 for the forward pass
@@ -109,7 +111,9 @@ def make_course(
 
     steps, known = given["steps"], values()
     reader = tokenizer_of(given["tokenizer"], given["model"])
-    streams = read_domains(domains, window=given["window"], split=given["split"], reader=reader, cache=place / "tokens")
+    streams = read_domains(
+        domains, window=given["window"], split=given["split"], size=given["size"], reader=reader, cache=place / "tokens"
+    )
     shape = shape_of(streams[0], reader)
     network = build_network(given["model"], shape, seed).to(device)
     if given["schedule"] is None:

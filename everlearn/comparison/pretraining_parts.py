@@ -21,21 +21,31 @@ from everlearn.core.random import isolated
 from everlearn.core.spec import Call, build, parse
 from everlearn.core.state import write_atomic
 from everlearn.data.dataset import Data
+from everlearn.data.images import ENDINGS
 from everlearn.data.load import load
-from everlearn.data.pretraining import ImageDomain, TextDomain, text_bytes
+from everlearn.data.pictures import pictures, take
+from everlearn.data.pretraining import LEAST, ImageDomain, TextDomain, moments, text_bytes
 from everlearn.learners.pretraining_course import write_weights
 from everlearn.nn.masked_autoencoder import MaskedAutoencoder
 from everlearn.nn.tiny_gpt import TinyGPT
 
 TEXTS = (".txt", ".md", ".py", ".rst", ".html", ".csv", ".json", ".jsonl", ".gz")
 MODEL = "model.json"  # says what a delivered model is
-LEAST = 1e-6  # deviation of a channel that divides
 
 
 def read_domains(
-    texts: Sequence[str], *, window: int = 128, split: int = 0, reader: Any = None, cache: Path | None = None
+    texts: Sequence[str],
+    *,
+    window: int = 128,
+    split: int = 0,
+    size: int | None = None,
+    reader: Any = None,
+    cache: Path | None = None,
 ) -> list[Any]:
-    """The domains of NAME=WHAT or WHAT: text files, folders of texts, data sets of images.
+    """The domains of NAME=WHAT or WHAT: text files, folders of texts, folders of images, data sets of images.
+
+    window: tokens of a text at once; split: a data set of images in so many domains of classes; size: pixels to which images of folders
+    are brought; reader: a tokenizer (None: bytes), with `cache` the folder where its tokens are kept.
 
     Raises DataError where one is missing, empty or too short, ArgumentError where texts and images are mixed.
     """
@@ -49,6 +59,11 @@ def read_domains(
             found.append(_text_domain(name or path.stem, [path], window, reader, cache))
         elif path.is_dir() and _texts_of(path):
             found.append(_text_domain(name or path.name, _texts_of(path), window, reader, cache))
+        elif path.is_dir() and _pictures_of(path):
+            files = _pictures_of(path)
+            found.append(
+                ImageDomain(name or path.name, pictures(files, len(files), size and (size, size), None, lazy=True)[0])
+            )
         elif path.suffix in TEXTS or ("/" in what and "(" not in what and not path.exists()):
             raise DataError(f"{what}: there is no such file or folder.")
         else:
@@ -63,7 +78,7 @@ def shape_of(domain: Any, reader: Any = None) -> dict[str, int]:
     images = getattr(domain, "images", None)
     if images is None:
         return {"vocabulary": 256 if reader is None else len(reader), "window": domain.window}
-    if images.dim() != 4 or images.shape[2] != images.shape[3]:
+    if len(images.shape) != 4 or images.shape[2] != images.shape[3]:
         raise DataError(f"{domain.name}: images must be square, (rows, channels, size, size), got {tuple(images.shape)}.")
     return {"size": images.shape[2], "channels": images.shape[1]}
 
@@ -131,30 +146,30 @@ def _texts_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in TEXTS)
 
 
-def _image_domains(name: str, what: str, split: int) -> list[Any]:
+def _pictures_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in ENDINGS)
+
+
+def _image_domains(name: str, what: str, split: int) -> list[ImageDomain]:
     data = build(parse(what), sources(), "data set", load)
     data = data if isinstance(data, Data) else load(what)
-    x = torch.as_tensor(data.x[torch.arange(len(data.x))])
-    if x.dim() != 4:
-        raise DataError(f"{what}: rows of shape {tuple(x.shape[1:])} are no images; pretrain takes texts and images.")
-    whole = x.dtype == torch.uint8
-    x = x.float() / 255.0 if whole else x.float()
-    dims = (0, 2, 3)
-    mean, std = x.mean(dims, keepdim=True), x.std(dims, keepdim=True).clamp_min(LEAST)
-    x = (x - mean) / std
-    held = None
-    if data.test_x is not None:
-        held = data.test_x[torch.arange(len(data.test_x))].float()
-        held = ((held / 255.0 if whole else held) - mean) / std
+    if len(data.x.shape) != 4:
+        raise DataError(f"{what}: rows of shape {tuple(data.x.shape[1:])} are no images; pretrain takes texts and images.")
+    x, test = data.x, data.test_x
+    if x.dtype != torch.uint8:  # a table of floats: brought to mean 0 and deviation 1 here
+        mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True).clamp_min(LEAST)
+        x, test = (x - mean) / std, None if test is None else (test - mean) / std
     if not split:
-        return [ImageDomain(name or data.name, x, held)]
+        return [ImageDomain(name or data.name, x, test)]
     if not 1 <= split <= len(data.classes):
         raise ArgumentError(f"pretrain: split must be 1..{len(data.classes)}, the classes of {data.name}, got {split!r}.")
+    mean, std = moments(x) if x.dtype == torch.uint8 else (None, None)
     found = []
     for group in torch.arange(len(data.classes)).chunk(split):
         label = "+".join(data.classes[index] for index in group)
-        own = None if held is None else held[torch.isin(data.test_y, group)]
-        found.append(ImageDomain(f"{name} {label}" if name else label, x[torch.isin(data.y, group)], own))
+        own = None if test is None else take(test, torch.isin(data.test_y, group))
+        rows = take(x, torch.isin(data.y, group))
+        found.append(ImageDomain(f"{name} {label}" if name else label, rows, own, mean=mean, std=std))
     return found
 
 

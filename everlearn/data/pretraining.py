@@ -17,8 +17,11 @@ from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, DataError, check_count, check_range
 from everlearn.core.random import generator
+from everlearn.data.pictures import Pictures, take
 
-HELD = 0.1  # share of a text that is held out
+HELD = 0.1  # share that is held out
+MEASURED = 2000  # images whose mean and deviation are taken
+LEAST = 1e-6  # deviation of a channel that divides
 
 
 class Domain(Protocol):
@@ -94,23 +97,36 @@ class TextDomain:
 class ImageDomain:
     """Images without labels.
 
-    images: (rows, ...) floats; held: images of their own to be judged on, by default a tenth of `images`, drawn once and for all.
+    images: (rows, channels, height, width) floats, which are handed out as they are, or uint8, also as `Pictures` that are decoded when
+    they are asked for; held: images of their own to be judged on, by default a tenth of `images`, drawn once and for all; mean, std: by
+    channel, of pixels in 0..1, with which uint8 images are standardised (default: those of at most 2,000 of them).
 
     >>> domain = ImageDomain("dots", torch.zeros(20, 1, 4, 4))
     >>> domain.draw(3, torch.Generator().manual_seed(0)).shape, len(domain), [len(rows) for rows in domain.held_out()]
     (torch.Size([3, 1, 4, 4]), 18, [2])
     """
 
-    def __init__(self, name: str, images: Tensor, held: Tensor | None = None):
-        if not images.is_floating_point():
-            raise ArgumentError(f"image_domain: images must be floats, got {images.dtype}; standardise them first.")
+    def __init__(
+        self,
+        name: str,
+        images: Tensor | Pictures,
+        held: Tensor | Pictures | None = None,
+        *,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
+    ):
+        if not (images.dtype.is_floating_point or images.dtype == torch.uint8):
+            raise ArgumentError(f"image_domain: images must be uint8, or floats that are standardised, got {images.dtype}.")
         if held is None:
             order = torch.randperm(len(images), generator=generator(0, "held out"))  # files come class by class
             cut = len(images) - int(HELD * len(images))
-            images, held = images[order[:cut]], images[order[cut:]]
+            images, held = take(images, order[:cut]), take(images, order[cut:])
         if not len(images) or not len(held):
             raise DataError(f"{name}: {len(images)} images to learn from and {len(held)} held out; both need at least one.")
         self.name, self.images, self.held = name, images, held
+        self.mean, self.std = mean, std
+        if mean is None and images.dtype == torch.uint8:
+            self.mean, self.std = moments(images)
 
     def __len__(self) -> int:
         """Images to learn from."""
@@ -118,15 +134,25 @@ class ImageDomain:
 
     def draw(self, rows: int, random: torch.Generator) -> Tensor:
         """(rows, ...), each image as likely."""
-        return self.images[torch.randint(len(self.images), (rows,), generator=random)]
+        return self._floats(self.images[torch.randint(len(self.images), (rows,), generator=random)])
 
     def sample(self, rows: int, random: torch.Generator) -> Tensor:
         """(rows, ...), no image twice."""
-        return self.images[torch.randperm(len(self.images), generator=random)[:rows]]
+        return self._floats(self.images[torch.randperm(len(self.images), generator=random)[:rows]])
 
     def held_out(self, rows: int = 256) -> Iterator[Tensor]:
         """The images held out, in their order."""
-        yield from self.held.split(rows)
+        for first in range(0, len(self.held), rows):
+            yield self._floats(self.held[first : first + rows])
+
+    def _floats(self, x: Tensor) -> Tensor:
+        return x if x.dtype.is_floating_point else (x.float() / 255.0 - self.mean) / self.std
+
+
+def moments(images: Tensor | Pictures) -> tuple[Tensor, Tensor]:
+    """(mean, deviation) of each channel, (channels, 1, 1), of uint8 images as 0..1; of at most 2,000 of them, evenly spaced."""
+    some = images[torch.arange(0, len(images), -(-len(images) // MEASURED))].float() / 255.0
+    return some.mean((0, 2, 3)).view(-1, 1, 1), some.std((0, 2, 3)).view(-1, 1, 1).clamp_min(LEAST)
 
 
 def text_bytes(*files: str | Path) -> Tensor:

@@ -34,14 +34,33 @@ def test_files_and_folders_become_domains_of_their_names(corpora):
 
 def test_images_are_standardised_by_channel_and_cut_into_classes(corpora):
     (whole,) = read_domains(["npz('dots.npz')"])
-    pixels = torch.cat([whole.images, whole.held])
-    assert pixels.shape == (40, 3, 8, 8)
-    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(pixels.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+    pixels = torch.cat([whole.sample(36, torch.Generator()), *whole.held_out()])
+    assert whole.images.dtype == torch.uint8 and pixels.shape == (40, 3, 8, 8)
+    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.zeros(3), atol=0.05, rtol=0)
+    torch.testing.assert_close(pixels.std((0, 2, 3)), torch.ones(3), atol=0.05, rtol=0)
     parts = read_domains(["npz('dots.npz')"], split=2)
     assert [domain.name for domain in parts] == ["0+1", "2+3"] and [len(domain) for domain in parts] == [18, 18]
     (named, _) = read_domains(["mine=npz('dots.npz')"], split=2)
     assert named.name == "mine 0+1" and shape_of(named) == {"size": 8, "channels": 3}
+
+
+def test_both_parts_of_a_split_share_one_scale(corpora):
+    first, second = read_domains(["npz('dots.npz')"], split=2)
+    assert torch.equal(first.mean, second.mean) and torch.equal(first.std, second.std)
+    assert first.mean.shape == (3, 1, 1)
+
+
+def test_folders_of_pictures_without_classes(corpora):
+    from PIL import Image
+
+    for number in range(20):
+        place = corpora / "shots" / str(number % 3)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6 + number % 2, 6), (number, 0, 0)).save(place / f"{number}.png")
+    with pytest.raises(DataError, match="images differ in size"):
+        read_domains(["shots"])
+    (shots,) = read_domains(["shots"], size=8)
+    assert (shots.name, len(shots), shape_of(shots)) == ("shots", 18, {"size": 8, "channels": 3})
 
 
 def test_a_test_part_is_held_out_class_by_class():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from everlearn.core.errors import ArgumentError, DataError
+from everlearn.data.pictures import Pictures
 from everlearn.data.pretraining import ImageDomain, TextDomain, text_bytes
 
 
@@ -73,9 +74,39 @@ def test_images_are_drawn_evenly_and_those_held_out_are_others():
     assert len(own) == 50 and [len(rows) for rows in own.held_out(2)] == [2, 1]
 
 
-def test_images_of_whole_numbers_and_empty_sets_are_refused():
-    with pytest.raises(ArgumentError, match=r"floats, got torch\.uint8"):
-        ImageDomain("raw", torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
+def test_bytes_are_standardised_by_channel_as_they_are_handed_out():
+    pixels = torch.randint(0, 256, (30, 3, 4, 4), generator=seeded(), dtype=torch.uint8)
+    pixels[:, 2] = 7  # a channel that never changes
+    domain = ImageDomain("raw", pixels, held=pixels)
+    found = torch.cat(list(domain.held_out(rows=7)))
+    by_hand = pixels.float() / 255.0
+    mean, std = by_hand.mean((0, 2, 3), keepdim=True), by_hand.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+    torch.testing.assert_close(found[:, :2], ((by_hand - mean) / std)[:, :2])
+    assert found[:, 2].abs().max() < 1.0 and domain.images.dtype == torch.uint8
+    given = ImageDomain("given", pixels, held=pixels, mean=torch.full((3, 1, 1), 0.5), std=torch.full((3, 1, 1), 0.25))
+    torch.testing.assert_close(next(given.held_out(30)), 4.0 * by_hand - 2.0)
+
+
+def test_pictures_are_decoded_when_they_are_asked_for(tmp_path):
+    from PIL import Image
+
+    files = []
+    for number in range(20):
+        files.append(tmp_path / f"{number:02d}.png")
+        Image.new("L", (4, 4), 10 * number).save(files[-1])
+    domain = ImageDomain("files", Pictures(files, (1, 4, 4)), mean=torch.zeros(1, 1, 1), std=torch.ones(1, 1, 1))
+    held = torch.cat(list(domain.held_out()))[:, 0, 0, 0].mul(255).round().int().tolist()
+    drawn = domain.draw(400, seeded())
+    seen = set(drawn[:, 0, 0, 0].mul(255).round().int().tolist())
+    assert len(held) == 2 and seen == set(range(0, 200, 10)) - set(held) and drawn.shape == (400, 1, 4, 4)
+    files[0].unlink()
+    with pytest.raises(DataError, match=r"00\.png"):
+        domain.sample(18, seeded())
+
+
+def test_images_of_another_kind_and_empty_sets_are_refused():
+    with pytest.raises(ArgumentError, match=r"uint8, or floats that are standardised, got torch\.int64"):
+        ImageDomain("raw", torch.zeros(4, 1, 2, 2, dtype=torch.int64))
     with pytest.raises(DataError, match="few: 3 images to learn from and 0 held out"):
         ImageDomain("few", torch.zeros(3, 1, 2, 2))
 

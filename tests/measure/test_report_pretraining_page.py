@@ -83,9 +83,8 @@ def test_the_tiles_say_what_it_cost():
     assert tiles["Rise within a phase"][0] == "0.75"
     told = {name: figure for name, figure, _ in tiles_of(record_of(tokens_per_second=None, rewarming=None, processes=1))}
     assert told["Speed"] == "12" and told["Rise within a phase"] == "–"
-    assert dict((name, beside) for name, _, beside in tiles_of(record_of(tokens_per_second=None)))["Speed"].startswith(
-        "images"
-    )
+    beside = {name: text for name, _, text in tiles_of(record_of(tokens_per_second=None))}
+    assert beside["Speed"].startswith("images")
 
 
 def test_the_charts_hold_every_point_once():
