@@ -54,7 +54,8 @@ class NextToken(Described):
         x = x.long()
         told = model(x[:, :-1])
         scores = told if isinstance(told, Tensor) else told.logits
-        return functional.cross_entropy(scores.flatten(0, 1).float(), x[:, 1:].flatten())
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # half the digits are too few for the sum
+        return functional.cross_entropy(scores.flatten(0, 1), x[:, 1:].flatten())
 
 
 @dataclass(frozen=True, repr=False)
