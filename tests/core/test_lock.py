@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from everlearn.core.errors import StateError
-from everlearn.core.lock import LOCK, held
+from everlearn.core.lock import LOCK, held, in_turn
 
 HOLDER = """
 import pathlib, sys, time
@@ -55,4 +56,26 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="cannot use the folder"), held(tmp_path / "file", "wait"):
+        pass
+
+
+def test_who_waits_comes_in_when_the_block_ends(tmp_path):
+    order, began = [], threading.Event()
+
+    def second():
+        began.set()
+        with in_turn(tmp_path / "new"):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    with in_turn(tmp_path / "new") as inside:
+        other.start()
+        began.wait()
+        other.join(0.2)
+        order.append("first")
+        assert inside == tmp_path / "new" and other.is_alive()
+    other.join(10)
+    assert order == ["first", "second"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="cannot use the folder"), in_turn(tmp_path / "file"):
         pass
