@@ -101,6 +101,11 @@ def closest(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}; {hint}known: {', '.join(names) or 'none'}."
 
 
+def first_line(error: Exception) -> str:
+    """What another library's error says first, or the error's name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def optional(module: str, extra: str, purpose: str) -> ModuleType:
     """Import a library that belongs to an extra, or say in one sentence how to install it."""
     try:

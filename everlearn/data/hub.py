@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from everlearn.core.errors import DataError, closest, optional
+from everlearn.core.errors import DataError, closest, first_line, optional
 from everlearn.core.spec import describe
 from everlearn.data.arrays import from_arrays
 from everlearn.data.dataset import Data
@@ -147,5 +147,4 @@ def _columns(name: str, frames: list[Any], columns: list[str]) -> tuple[list[num
 
 
 def _sentence(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return f"{type(error).__name__}: {text}."
+    return f"{type(error).__name__}: {first_line(error).rstrip('.')}."

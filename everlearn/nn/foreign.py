@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from everlearn.core.errors import DataError, InputError, optional
+from everlearn.core.errors import DataError, InputError, first_line, optional
 from everlearn.core.events import X
 from everlearn.core.stream import Schema
 
@@ -67,7 +67,7 @@ def huggingface(schema: Schema, name: str) -> HuggingFace:
     try:
         model = auto.from_pretrained(name, num_labels=schema.outputs, ignore_mismatched_sizes=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"huggingface: no classifier can be loaded from {name!r}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"huggingface: no classifier can be loaded from {name!r}: {first_line(error)}") from error
     return HuggingFace(model)
 
 

@@ -13,6 +13,7 @@ from everlearn.core.errors import (
     check_count,
     check_range,
     closest,
+    first_line,
     optional,
 )
 
@@ -81,3 +82,8 @@ def test_a_library_that_fails_for_another_reason_says_its_own(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         optional("half_library", "track", "the chart")
+
+
+def test_the_first_line_of_what_another_library_says():
+    assert first_line(ValueError("  too short\nby far")) == "too short"
+    assert first_line(KeyError()) == "KeyError"
