@@ -22,6 +22,7 @@ from everlearn.data.pictures import Pictures, take
 HELD = 0.1  # share that is held out
 MEASURED = 2000  # images whose mean and deviation are taken
 LEAST = 1e-6  # deviation of a channel that divides
+TEXTS = ("*.txt", "*.md", "*.py", "*.rst", "*.html", "*.csv", "*.json", "*.jsonl", "*.gz")  # names of files of texts
 
 
 class Domain(Protocol):
@@ -91,7 +92,8 @@ class TextDomain:
             yield self._windows(self.held, self.window * torch.arange(first, min(first + rows, count)))
 
     def _windows(self, tokens: Tensor, starts: Tensor) -> Tensor:
-        return tokens[starts[:, None] + torch.arange(self.window + 1)]
+        rows = tokens[starts[:, None] + torch.arange(self.window + 1)]
+        return rows.int() if rows.dtype == torch.uint16 else rows  # torch cannot write into rows of uint16, as replay does
 
 
 class ImageDomain:
@@ -153,6 +155,22 @@ def moments(images: Tensor | Pictures) -> tuple[Tensor, Tensor]:
     """(mean, deviation) of each channel, (channels, 1, 1), of uint8 images as 0..1; of at most 2,000 of them, evenly spaced."""
     some = images[torch.arange(0, len(images), -(-len(images) // MEASURED))].float() / 255.0
     return some.mean((0, 2, 3)).view(-1, 1, 1), some.std((0, 2, 3)).view(-1, 1, 1).clamp_min(LEAST)
+
+
+def text_folder(path: str | Path, *patterns: str) -> list[Path]:
+    """The files of texts in a folder and in its folders, in the order of their paths; without what is hidden (.git, say).
+
+    patterns: of names, such as "*.py" (by default the usual endings of texts, packed or not). Raises DataError where none is there.
+    """
+    folder, wanted = Path(path), patterns or TEXTS
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder.")
+    within = (file.relative_to(folder) for file in folder.rglob("*") if any(map(file.match, wanted)) and file.is_file())
+    shown = [path for path in within if not any(part.startswith(".") for part in path.parts)]
+    found = [folder / path for path in sorted(shown, key=lambda path: path.parts)]
+    if not found:
+        raise DataError(f"{folder}: no file is named like {', '.join(wanted)}.")
+    return found
 
 
 def text_bytes(*files: str | Path) -> Tensor:

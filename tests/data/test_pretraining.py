@@ -7,7 +7,7 @@ import torch
 
 from everlearn.core.errors import ArgumentError, DataError
 from everlearn.data.pictures import Pictures
-from everlearn.data.pretraining import ImageDomain, TextDomain, text_bytes
+from everlearn.data.pretraining import ImageDomain, TextDomain, text_bytes, text_folder
 
 
 def seeded(seed=0):
@@ -137,3 +137,29 @@ def test_a_plain_file_is_mapped_and_not_read(tmp_path):
     tokens = text_bytes(file)
     assert len(tokens) == 50 * 2**20 and not tokens[-100:].any()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024  # KiB
+
+
+def test_texts_of_a_folder_come_in_the_order_of_their_paths(tmp_path):
+    for name in ("b.txt", "a-b/z.md", "a/deep/c.py", "a/d.txt.gz", "picture.png", ".git/e.txt", "a/.hidden.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "folder.txt").mkdir()
+
+    def names(*patterns):
+        return [path.relative_to(tmp_path).as_posix() for path in text_folder(tmp_path, *patterns)]
+
+    assert names() == ["a/d.txt.gz", "a/deep/c.py", "a-b/z.md", "b.txt"]
+    assert names("*.py", "*.png") == ["a/deep/c.py", "picture.png"]
+    with pytest.raises(DataError, match=r"no file is named like \*\.rs"):
+        names("*.rs")
+    with pytest.raises(DataError, match=r"b\.txt: there is no such folder"):
+        text_folder(tmp_path / "b.txt")
+
+
+def test_rows_of_uint16_can_be_written_into_as_replay_does():
+    tokens = torch.arange(60_000, 60_100, dtype=torch.int32)
+    domain = TextDomain("high", tokens.to(torch.uint16), window=4)
+    rows = domain.draw(50, seeded())
+    assert rows.dtype == torch.int32 and torch.equal(rows, TextDomain("high", tokens, window=4).draw(50, seeded()))
+    rows[torch.arange(50) % 2 == 0] = domain.sample(2, seeded())[:1]
+    assert rows.min() >= 60_000
