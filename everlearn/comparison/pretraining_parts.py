@@ -1,7 +1,9 @@
 """The parts of a pre-training by name: domains from files, folders and data sets, networks of the size that they need, tokenizers.
 
-english.txt                 a text file, named english           en=corpora/english      a folder of texts, named en
-mnist10k                    a data set of images by its name or call string; `split` cuts it into domains of classes
+english.txt                     a text file, named english          en=corpora/english      a folder of texts, named en
+code=src/*.py                   the files of a folder that are named so, those in its folders too; quote it for the shell
+wiki=hub_text('user/name')      a column of texts in a data set of the Hugging Face hub
+mnist10k                        a data set of images by its name or call string; `split` cuts it into domains of classes
 """
 
 import json
@@ -21,15 +23,16 @@ from everlearn.core.random import isolated
 from everlearn.core.spec import Call, build, parse
 from everlearn.core.state import write_atomic
 from everlearn.data.dataset import Data
+from everlearn.data.hub_text import HubText, load_tokenizer, text_tokens, vocabulary
 from everlearn.data.images import ENDINGS
 from everlearn.data.load import load
 from everlearn.data.pictures import pictures, take
-from everlearn.data.pretraining import LEAST, ImageDomain, TextDomain, moments, text_bytes
-from everlearn.learners.pretraining_course import write_weights
+from everlearn.data.pretraining import LEAST, TEXTS, ImageDomain, TextDomain, moments, text_bytes, text_folder
+from everlearn.learners.pretraining_course import UNSAFE, write_weights
+from everlearn.nn.causal import causal_model
 from everlearn.nn.masked_autoencoder import MaskedAutoencoder
 from everlearn.nn.tiny_gpt import TinyGPT
 
-TEXTS = (".txt", ".md", ".py", ".rst", ".html", ".csv", ".json", ".jsonl", ".gz")
 MODEL = "model.json"  # says what a delivered model is
 
 
@@ -42,10 +45,10 @@ def read_domains(
     reader: Any = None,
     cache: Path | None = None,
 ) -> list[Any]:
-    """The domains of NAME=WHAT or WHAT: text files, folders of texts, folders of images, data sets of images.
+    """The domains of NAME=WHAT or WHAT: text files, folders of texts, texts of the hub, folders of images, data sets of images.
 
     window: tokens of a text at once; split: a data set of images in so many domains of classes; size: pixels to which images of folders
-    are brought; reader: a tokenizer (None: bytes), with `cache` the folder where its tokens are kept.
+    are brought; reader: a Hugging Face tokenizer (None: bytes); cache: a folder where tokens are kept, and what comes from the hub.
 
     Raises DataError where one is missing, empty or too short, ArgumentError where texts and images are mixed.
     """
@@ -57,14 +60,19 @@ def read_domains(
         path = Path(what)
         if path.is_file() and path.suffix != ".npz":
             found.append(_text_domain(name or path.stem, [path], window, reader, cache))
-        elif path.is_dir() and _texts_of(path):
-            found.append(_text_domain(name or path.name, _texts_of(path), window, reader, cache))
+        elif path.is_dir() and _holds_texts(path):
+            found.append(_text_domain(name or path.name, text_folder(path), window, reader, cache))
         elif path.is_dir() and _pictures_of(path):
             files = _pictures_of(path)
             found.append(
                 ImageDomain(name or path.name, pictures(files, len(files), size and (size, size), None, lazy=True)[0])
             )
-        elif path.suffix in TEXTS or ("/" in what and "(" not in what and not path.exists()):
+        elif "*" in path.name:
+            found.append(_text_domain(name or path.parent.name, text_folder(path.parent, path.name), window, reader, cache))
+        elif what.startswith("hub_text("):
+            source = build(parse(what), {"hub_text": HubText}, "text")
+            found.append(_text_domain(name or source.data, source, window, reader, cache))
+        elif any(map(path.match, TEXTS)) or ("/" in what and "(" not in what and not path.exists()):
             raise DataError(f"{what}: there is no such file or folder.")
         else:
             found += _image_domains(name, what, split)
@@ -77,7 +85,7 @@ def shape_of(domain: Any, reader: Any = None) -> dict[str, int]:
     """What a network must know of a domain: {vocabulary, window} of a text, {size, channels} of images. Raises DataError."""
     images = getattr(domain, "images", None)
     if images is None:
-        return {"vocabulary": 256 if reader is None else len(reader), "window": domain.window}
+        return {"vocabulary": 256 if reader is None else vocabulary(reader), "window": domain.window}
     if len(images.shape) != 4 or images.shape[2] != images.shape[3]:
         raise DataError(f"{domain.name}: images must be square, (rows, channels, size, size), got {tuple(images.shape)}.")
     return {"size": images.shape[2], "channels": images.shape[1]}
@@ -92,7 +100,7 @@ def build_network(text: str, shape: Mapping[str, int], seed: int = 0) -> nn.Modu
     """
     if "window" in shape:
         made = partial(TinyGPT, shape["vocabulary"], length=shape["window"], seed=seed)
-        usual = {"tiny_gpt": made, "hub": _hub}
+        usual = {"tiny_gpt": made, "hub": partial(causal_model, **shape)}
     else:
         side = shape["size"]
         usual = {"masked_autoencoder": partial(MaskedAutoencoder, side, shape["channels"], patch=_patch(side), seed=seed)}
@@ -119,7 +127,7 @@ def delivered(folder: str | Path) -> nn.Module:
     """The model that a pre-training left in a folder, in evaluation mode. Raises DataError where there is none."""
     place = Path(folder)
     if (place / "config.json").is_file():
-        return _hub(str(place)).eval()
+        return causal_model(place).eval()
     try:
         told = json.loads((place / MODEL).read_text())
         model = build_network(told["model"], told["shape"])
@@ -134,16 +142,16 @@ def _patch(side: int) -> int:
     return side // 4 if side % 4 == 0 else next(part for part in range(2, side + 1) if side % part == 0)
 
 
-def _text_domain(name: str, files: Sequence[Path], window: int, reader: Any, cache: Path | None) -> Any:
-    if reader is None:
-        return TextDomain(name, text_bytes(*files), window=window)
-    from everlearn.data.hub_text import text_tokens
+def _text_domain(name: str, texts: Sequence[Path] | HubText, window: int, reader: Any, cache: Path | None) -> TextDomain:
+    if reader is None and not isinstance(texts, HubText):
+        return TextDomain(name, text_bytes(*texts), window=window)
+    if cache is None:
+        raise ArgumentError(f"{name}: pass cache=, a folder where its tokens are kept.")
+    return TextDomain(name, text_tokens(texts, reader, cache / f"{UNSAFE.sub('-', name)}.tokens"), window=window)
 
-    return TextDomain(name, text_tokens(files, reader, cache / f"{name}.tokens"), window=window)
 
-
-def _texts_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in TEXTS)
+def _holds_texts(folder: Path) -> bool:
+    return any(next(folder.rglob(pattern), None) is not None for pattern in TEXTS)
 
 
 def _pictures_of(folder: Path) -> list[Path]:
@@ -178,12 +186,4 @@ def tokenizer_of(named: str | None, model: str) -> Any:
     call = parse(model)
     if named is None and call.name != "hub":
         return None
-    from everlearn.data.hub_text import load_tokenizer
-
     return load_tokenizer(named or str(call.args[0]))
-
-
-def _hub(folder: str) -> Any:
-    from everlearn.nn.causal import causal_model
-
-    return causal_model(folder)

@@ -32,6 +32,29 @@ def test_files_and_folders_become_domains_of_their_names(corpora):
     assert shape_of(one) == {"vocabulary": 256, "window": 8}
 
 
+def test_files_are_named_by_a_pattern_and_columns_of_the_hub_by_a_call(corpora, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    code, named = read_domains(["deep/*.py", "letters=deep/*.txt"], window=8)
+    assert (code.name, named.name) == ("deep", "letters")
+    assert bytes(code.tokens[:3].tolist()) == b"aaa" and bytes(named.tokens[:3].tolist()) == b"bbb"
+    asked = []
+
+    def download(name, config):
+        asked.append((name, config))
+        return {"verses": datasets.Dataset.from_dict({"verse": ["two " * 50, "lines " * 50]})}
+
+    monkeypatch.setattr("everlearn.data.hub_text.download", download)
+    text = "hub_text('some/one', column='verse', config='en', split='verses')"
+    first, second = read_domains([text, f"en={text}"], window=8, cache=corpora / "kept")
+    assert (first.name, second.name) == ("some/one", "en") and asked == 2 * [("some/one", "en")]
+    assert torch.equal(torch.cat([first.tokens, first.held])[-7:], torch.tensor(list(b"lines \n"), dtype=torch.uint8))
+    assert sorted(path.name for path in (corpora / "kept").glob("*.tokens")) == ["en.tokens", "some-one.tokens"]
+    with pytest.raises(ArgumentError, match="en: pass cache="):
+        read_domains([f"en={text}"], window=8)
+    with pytest.raises(DataError, match=r"no file is named like \*\.rs"):
+        read_domains(["deep/*.rs"], window=8)
+
+
 def test_images_are_standardised_by_channel_and_cut_into_classes(corpora):
     (whole,) = read_domains(["npz('dots.npz')"])
     pixels = torch.cat([whole.sample(36, torch.Generator()), *whole.held_out()])
