@@ -6,6 +6,7 @@ The same command goes on where it was stopped. Begun by torchrun, its processes 
 import hashlib
 import json as json_text
 import os
+import time
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -143,6 +144,7 @@ def make_course(
         resume=resume,
         snapshot_every=snapshot_every,
         deliver=partial(deliver, text=given["model"], shape=shape, reader=reader),
+        clock=time.perf_counter,
         config={**given, "domains given": list(domains), "seed": seed},
     )
 
