@@ -53,7 +53,9 @@ class Course:
     line: at its beginning; domains: of distinct names, in order; steps: updates in each; anneal: how many of them are spent on the
     delivered fork; folder: where config.yaml, metrics.jsonl, snapshots, delivered models and result.json go; snapshot_every: updates;
     most: held-out rows measured of each domain; deliver: writes a model into a folder (by default model.safetensors); config: what else
-    tells this course from another; clock: gives seconds, where the record is to tell the speed; it decides nothing. Raises ArgumentError, and what the folder of another course raises.
+    tells this course from another; clock: gives seconds, where the record is to tell the speed; it decides nothing.
+
+    Raises ArgumentError, and what the folder of another course raises.
     """
 
     parts = ("line", "progress")
