@@ -39,6 +39,7 @@ _PUBLIC = {
     "FineTune": "learners.fine_tune",
     "FisherDiagonal": "nn.fisher",
     "Forecaster": "learners.forecaster",
+    "Forgetful": "learners.forgetting",
     "FrequencyReplay": "learners.frequency_replay",
     "Frozen": "learners.frozen",
     "GDumb": "learners.gdumb",

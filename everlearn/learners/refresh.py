@@ -21,7 +21,7 @@ from everlearn.data.memory import Memory
 from everlearn.learners.fine_tune import FineTune
 from everlearn.nn.fisher import KINDS, fisher_diagonal
 from everlearn.optim.ascent import Ascent
-from everlearn.optim.descent import Descent, evaluate
+from everlearn.optim.descent import Descent, descents, evaluate
 
 LOSSES = ("objective", "current")
 PRECONDITIONERS = ("none", "fisher")
@@ -188,16 +188,9 @@ def _descent_of(learner: Any) -> Descent:
         raise ArgumentError(
             f"refresh: {learner.name} must be told the task of what it predicts, which is not passed on. {able}"
         )
-    found = _descents(learner)
+    found = descents(learner)
     if len(found) != 1:
         raise ArgumentError(f"refresh: {learner.name} takes no gradient steps that could start uphill. {able}")
     if found[0].ascent is not None:
         raise ArgumentError(f"refresh: {learner.name} is refreshed already. Use steps=2 for two moves before each step.")
     return found[0]
-
-
-def _descents(value: Any) -> list[Descent]:
-    """Every descent among an object's parts."""
-    if isinstance(value, Descent):
-        return [value]
-    return [found for part in getattr(value, "parts", ()) for found in _descents(getattr(value, part))]

@@ -111,6 +111,13 @@ class Descent:
         return evaluate(self.model, x)
 
 
+def descents(value: object) -> list[Descent]:
+    """Every descent among an object's parts, and among theirs: what takes a learner's gradient steps."""
+    if isinstance(value, Descent):
+        return [value]
+    return [found for part in getattr(value, "parts", ()) for found in descents(getattr(value, part))]
+
+
 def clipped(gradients: Sequence[Tensor | None], most: float) -> list[Tensor | None]:
     """The same gradients, shortened to norm `most` over all of them where they are longer.
 

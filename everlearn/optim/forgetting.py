@@ -14,7 +14,7 @@ NeurIPS, arXiv 1910.08475 (shrink and perturb).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from everlearn.core.errors import ArgumentError, StateError, check_count, check_range
 from everlearn.core.random import generator
 from everlearn.core.spec import Described
+from everlearn.optim.schedules import Restarted, Schedule
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +76,21 @@ class ShrinkPerturb(Described):
         return self.shrink * old + self.noise * torch.randn(old.shape, generator=random, dtype=old.dtype)
 
 
-Law = Normal | UniformLaw | ShrinkPerturb
+@dataclass(frozen=True, repr=False)
+class FanIn(Described):
+    """What `nn.Linear` begins with: weights even in -1/sqrt(inputs)..1/sqrt(inputs). What has one axis only, a bias, becomes 0."""
+
+    name: ClassVar[str] = "fan_in"
+
+    def new(self, old: Tensor, random: torch.Generator) -> Tensor:
+        """Values of the shape of `old`; inputs: the product of all axes but the first."""
+        if old.dim() < 2:
+            return torch.zeros_like(old)
+        reach = old[0].numel() ** -0.5
+        return reach * (2.0 * torch.rand(old.shape, generator=random, dtype=old.dtype) - 1.0)
+
+
+Law = Normal | UniformLaw | ShrinkPerturb | FanIn
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,6 +126,15 @@ class Reset(Described):
         """Whether update number t, counted from 1, is followed by a reset."""
         return t > 0 and t % self.every == 0 and (self.stop is None or t < self.stop)
 
+    def restarted(self, schedule: Schedule, steps: int) -> Restarted:
+        """The rate of what is made anew: all of a schedule of `steps` updates, warm-up and decay, in every interval.
+
+        >>> from everlearn.optim.schedules import Warmup
+        >>> Reset(every=10, stop=25).restarted(Warmup(0.1, steps=50), steps=100)
+        restarted(warmup(0.1, steps=50), steps=100, every=10, stop=25)
+        """
+        return Restarted(schedule, steps, self.every, self.stop)
+
 
 def active_forgetting(every: int, **options: object) -> Reset:
     """Make anew after every so many updates, without end."""
@@ -126,7 +150,7 @@ FORGETTING = {
     "reset": Reset,
     "active_forgetting": active_forgetting,
     "temporary_forgetting": temporary_forgetting,
-    **{law.name: law for law in (Normal, UniformLaw, ShrinkPerturb)},
+    **{law.name: law for law in (Normal, UniformLaw, ShrinkPerturb, FanIn)},
 }
 
 
@@ -165,8 +189,6 @@ class Forgetting:
         tied: str | None = None,
         seed: int = 0,
     ):
-        if tied not in (None, "together"):
-            raise ArgumentError(f"forgetting: tied must be None or 'together', got {tied!r}.")
         self.rule, self.optimizer, self.seed = rule, optimizer, seed
         self.chosen = select_parameters(model, select, tied=tied)
         trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -218,6 +240,8 @@ def select_parameters(model: nn.Module, select: Iterable[str], *, tied: str | No
     Raises ArgumentError for a name that fits none, and for a parameter that is shared with one outside the selection unless
     tied="together".
     """
+    if tied not in (None, "together"):
+        raise ArgumentError(f"forgetting: tied must be None or 'together', got {tied!r}.")
     names = dict(model.named_parameters(remove_duplicate=False))
     chosen: dict[str, nn.Parameter] = {}
     patterns = [select] if isinstance(select, str) else list(select)
@@ -238,12 +262,39 @@ def select_parameters(model: nn.Module, select: Iterable[str], *, tied: str | No
     return {name: value for name, value in chosen.items() if once[id(value)] == name}
 
 
-def fresh_rows(table: Tensor, ids: Tensor, probability: float, random: torch.Generator, init: Law = Normal()) -> Tensor:
+def own_group(model: nn.Module, select: Iterable[str], *, tied: str | None = None, **options: Any) -> list[dict[str, Any]]:
+    """Two groups of an optimiser: all other parameters that are trained, and the chosen ones, so that their rate can be their own.
+
+    select, tied: as of `Forgetting`; options: of the chosen group (weight_decay, betas, ...).
+
+    >>> from everlearn.optim.rates import ScheduledLR
+    >>> from everlearn.optim.schedules import Warmup
+    >>> model = nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, 5))
+    >>> optimizer = torch.optim.AdamW(own_group(model, ["0.weight"], weight_decay=0.0))
+    >>> rate = Warmup(0.1, steps=40)
+    >>> scheduler = ScheduledLR(optimizer, [rate, Reset(every=10).restarted(rate, steps=80)])
+    >>> [len(group["params"]) for group in optimizer.param_groups], scheduler.get_last_lr()
+    ([2, 1], [0.0, 0.0])
+    """
+    chosen = list(select_parameters(model, select, tied=tied).values())
+    own = {id(parameter) for parameter in chosen}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in own and parameter.requires_grad]
+    return [{"params": others}, {"params": chosen, **options}]
+
+
+def fresh_rows(
+    table: Tensor,
+    ids: Tensor,
+    probability: float,
+    random: torch.Generator,
+    init: Law = Normal(),
+    exclude_rows: Sequence[int] = (),
+) -> Tensor:
     """A table in which, for this batch only, each token that occurs in `ids` has new values with a probability.
 
     The form for models that are trained already: use it in the place of the table for one forward and backward pass
     (`torch.func.functional_call(model, {name: fresh_rows(...)}, ...)`, which follows ties). Gradients reach the rows left as they are,
-    nothing has to be put back, and the table itself does not change.
+    nothing has to be put back, and the table itself does not change. exclude_rows: tokens that stay, special ones say.
 
     >>> table = torch.zeros(4, 2, requires_grad=True)
     >>> new = fresh_rows(table, torch.tensor([[1, 3, 3]]), 1.0, torch.Generator().manual_seed(0))
@@ -251,14 +302,15 @@ def fresh_rows(table: Tensor, ids: Tensor, probability: float, random: torch.Gen
     ([False, True, False, True], 0.0)
     """
     check_range("fresh_rows", "probability", probability, 0.0, 1.0)
-    tokens = ids.unique()
-    drawn = tokens[torch.rand(len(tokens), generator=random) < probability]
+    tokens = ids.unique().cpu()
+    tokens = tokens[~torch.isin(tokens, torch.tensor(list(exclude_rows), dtype=tokens.dtype))]
+    drawn = tokens[torch.rand(len(tokens), generator=random) < probability].to(table.device)
     if not len(drawn):
         return table
-    mask = torch.zeros(len(table), dtype=torch.bool)
+    mask = torch.zeros(len(table), dtype=torch.bool, device=table.device)
     mask[drawn] = True
     fresh = torch.zeros_like(table)
-    fresh[drawn] = init.new(table.detach()[drawn], random)
+    fresh[drawn] = init.new(table.detach()[drawn].cpu(), random).to(table.device)
     return torch.where(mask.view(-1, *[1] * (table.dim() - 1)), fresh, table)
 
 

@@ -2,6 +2,8 @@
 
     update n is made at rate schedule(n), n = 0, 1, 2, ...      rate of a group = schedule(n) * its "lr_scale" (1 by default)
 
+One schedule serves all groups, or each group has its own.
+
 The rate is set before the update: the first one when the scheduler is made, each later one by `step()` after `optimizer.step()`.
 With gradients gathered over several batches, count optimiser steps. `InfiniteLR` keeps its constant rate as long as data come; when a
 model is wanted, save model, optimiser and scheduler, anneal, deliver, and go on from what was saved: going on from the annealed weights
@@ -11,6 +13,7 @@ Reference: Singh et al. (2025), Beyond cosine decay: on the effectiveness of inf
 CoLLAs, arXiv 2503.02844.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -24,7 +27,7 @@ class ScheduledLR(LRScheduler):
     """Sets the rates of any optimiser from a schedule; Hugging Face trainers take it too (`optimizers=(optimizer, scheduler)`).
 
     optimizer: any torch optimiser, with any number of groups; schedule: a value such as `RepeatedCosine(...)`, or any function of the
-    step. Its state is JSON. Raises StateError where a state of another schedule is loaded.
+    step; a list of them, one for each group in turn. Its state is JSON. Raises StateError where a state of another schedule is loaded.
 
     >>> import torch
     >>> from everlearn.optim.schedules import Warmup
@@ -39,14 +42,23 @@ class ScheduledLR(LRScheduler):
     [0.0, 0.025, 0.05, 0.07500000000000001, 0.1]
     """
 
-    def __init__(self, optimizer: Optimizer, schedule: Schedule):
-        if not callable(schedule):
-            raise ArgumentError(f"ScheduledLR: schedule must be a schedule such as constant(0.1), got {schedule!r}.")
-        self.schedule = schedule
+    def __init__(self, optimizer: Optimizer, schedule: Schedule | Sequence[Schedule]):
+        several = isinstance(schedule, Sequence)
+        for given in schedule if several else (schedule,):
+            if not callable(given):
+                raise ArgumentError(f"ScheduledLR: schedule must be a schedule such as constant(0.1), got {given!r}.")
+        if several and len(schedule) != len(optimizer.param_groups):
+            raise ArgumentError(
+                f"ScheduledLR: the optimiser has {len(optimizer.param_groups)} groups, got {len(schedule)} schedules; pass one for each, "
+                "or one for all."
+            )
+        self.schedule = list(schedule) if several else schedule
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:
         """The rate of each group at the present step."""
+        if isinstance(self.schedule, list):
+            return _by_group(self.optimizer, *(schedule(self.last_epoch) for schedule in self.schedule))
         return _by_group(self.optimizer, self.schedule(self.last_epoch))
 
     def state_dict(self) -> dict[str, Any]:
@@ -146,8 +158,11 @@ class InfiniteLR(LRScheduler):
         _set(self)
 
 
-def _by_group(optimizer: Optimizer, rate: float) -> list[float]:
-    return [rate * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+def _by_group(optimizer: Optimizer, *rates: float) -> list[float]:
+    """One rate for all groups, or one for each."""
+    groups = optimizer.param_groups
+    each = rates * len(groups) if len(rates) == 1 else rates
+    return [rate * group.get("lr_scale", 1.0) for rate, group in zip(each, groups, strict=True)]
 
 
 def _set(scheduler: LRScheduler) -> None:

@@ -8,12 +8,14 @@
     repeated_cosine  in each phase: warm-up from 0, half a cosine down
     inverse_sqrt     warm-up, then eta_max sqrt(N_w / n)
     cosine_cycle     (high - low) / 2 (1 - cos(2 pi n / period)) + low   up and down again, for ever
+    restarted        schedule((n floor(T / K)) mod T)                    all of another schedule of T steps, in every K steps
 
 They compose: `join(first, 100, second)` goes on with `second`, from its own 0, after 100 steps; `scaled(schedule, 0.5)` takes a share of
 one, `product(first, second)` multiplies two. `optim.rates` turns a schedule into a scheduler for any optimiser.
 
 References: Singh et al. (2025), Beyond cosine decay, CoLLAs, arXiv 2503.02844. Ibrahim et al. (2024), Simple and scalable strategies to
-continually pre-train large language models, TMLR, arXiv 2403.08763. Loshchilov & Hutter (2017), SGDR, arXiv 1608.03983.
+continually pre-train large language models, TMLR, arXiv 2403.08763. Loshchilov & Hutter (2017), SGDR, arXiv 1608.03983. Chen et al.
+(2023), Improving language plasticity via pretraining with active forgetting, NeurIPS, arXiv 2307.01163 (restarted).
 """
 
 import math
@@ -384,7 +386,46 @@ class Product(Described):
         return self.first(step) * self.second(step)
 
 
-_KINDS = (CosineCycle, Constant, Warmup, Decay, InverseSqrt, RepeatedCosine, Infinite, Join, Scaled, Product)
+@dataclass(frozen=True, repr=False)
+class Restarted(Described):
+    """The whole of a schedule in every interval, sped up to fit: for parameters that are made anew at its beginning.
+
+    schedule: of `steps` updates; every: updates between two resets, at most `steps`; stop: resets end before this update (None: without
+    end), and after the last interval the schedule goes on as it does for everything else.
+
+    >>> rate = Restarted(Join(Warmup(1.0, steps=40), 40, Decay(1.0, 0.0, steps=80, shape="linear")), steps=120, every=12)
+    >>> [rate(step) for step in (0, 2, 4, 8, 11, 12, 14, 16)]
+    [0.0, 0.5, 1.0, 0.5, 0.125, 0.0, 0.5, 1.0]
+
+    Reference: Chen et al. (2023), arXiv 2307.01163.
+    Differs from the paper in: where `every` does not divide `steps`, an interval begins with its reset all the same.
+    """
+
+    schedule: Schedule
+    steps: int
+    every: int
+    stop: int | None = None
+    name: ClassVar[str] = "restarted"
+
+    def __post_init__(self) -> None:
+        check_count(self.name, "steps", self.steps)
+        check_count(self.name, "every", self.every)
+        if self.stop is not None:
+            check_count(self.name, "stop", self.stop, low=0)
+        _check_schedules(self.name, schedule=self.schedule)
+        if self.every > self.steps:
+            raise ArgumentError(
+                f"restarted: every must be at most steps, got every={self.every} and steps={self.steps}; no interval would end."
+            )
+
+    def __call__(self, step: int) -> float:
+        """The schedule's value at (step mod every) floor(steps / every): (step floor(steps / every)) mod steps, where that divides."""
+        if self.stop is not None and (self.stop <= self.every or step >= self.every * math.ceil(self.stop / self.every)):
+            return self.schedule(step)  # no reset, or none any more
+        return self.schedule(step % self.every * (self.steps // self.every))
+
+
+_KINDS = (CosineCycle, Constant, Warmup, Decay, InverseSqrt, RepeatedCosine, Infinite, Join, Scaled, Product, Restarted)
 SCHEDULES: dict[str, Callable[..., Schedule]] = {**{cls.name: cls for cls in _KINDS}, "wsd": wsd}
 
 

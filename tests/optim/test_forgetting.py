@@ -12,6 +12,7 @@ from everlearn.core.errors import ArgumentError, StateError
 from everlearn.core.spec import build, parse
 from everlearn.optim.forgetting import (
     FORGETTING,
+    FanIn,
     Forgetting,
     Normal,
     Reset,
@@ -19,9 +20,12 @@ from everlearn.optim.forgetting import (
     UniformLaw,
     active_forgetting,
     fresh_rows,
+    own_group,
     select_parameters,
     temporary_forgetting,
 )
+from everlearn.optim.rates import ScheduledLR
+from everlearn.optim.schedules import Decay, Join, Warmup
 
 OPTIMIZERS = {
     "adamw": lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.0),
@@ -189,6 +193,17 @@ def test_new_values_follow_their_law(law, mean, std):
     assert build(parse(repr(rule)), FORGETTING) == rule
 
 
+def test_a_layer_is_drawn_as_it_began():
+    """Even in -1/sqrt(inputs)..1/sqrt(inputs), as torch's own layer: variance 1 / (3 inputs)."""
+    weight = FanIn().new(torch.zeros(500, 5, 3, 3), torch.Generator().manual_seed(0))
+    reach = 1 / math.sqrt(45)
+    assert float(weight.abs().max()) == pytest.approx(reach, rel=1e-3) and float(weight.abs().max()) <= reach
+    assert float(weight.var()) == pytest.approx(reach**2 / 3, rel=0.02)
+    assert float(nn.Conv2d(5, 500, 3).weight.detach().var()) == pytest.approx(reach**2 / 3, rel=0.02)
+    assert torch.equal(FanIn().new(torch.ones(7), torch.Generator()), torch.zeros(7))
+    assert build(parse("reset(50, init=fan_in())"), FORGETTING) == Reset(50, init=FanIn())
+
+
 def test_shrinking_by_nothing_with_no_noise_changes_nothing():
     old = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(UniformLaw(2.0, 2.0).new(old, torch.Generator()), torch.full((4, 3), 2.0))
@@ -258,3 +273,57 @@ def test_fresh_rows_stand_for_one_batch_and_take_no_gradient():
     assert fresh_rows(table, ids, 0.0, torch.Generator().manual_seed(3)) is table
     with pytest.raises(ArgumentError, match="probability must be a number between 0 and 1"):
         fresh_rows(table, ids, -0.1, torch.Generator())
+
+
+def test_special_tokens_and_the_others_of_a_batch():
+    table = torch.zeros(6, 2, requires_grad=True)
+    ids = torch.tensor([[0, 2, 2, 4]])
+    new = fresh_rows(table, ids, 1.0, torch.Generator().manual_seed(3), exclude_rows=(2, 5))
+    assert (new != 0).all(1).tolist() == [True, False, False, False, True, False]
+    assert fresh_rows(table, ids, 1.0, torch.Generator(), exclude_rows=(0, 2, 4)) is table
+
+
+def test_tokens_of_a_batch_are_drawn_with_their_probability():
+    """Of 2,000 tokens 600 in expectation; six standard deviations are 123."""
+    table, ids = torch.zeros(2000, 1), torch.arange(2000).view(40, 50)
+    random = torch.Generator().manual_seed(1)
+    first, second = ((fresh_rows(table, ids, 0.3, random) != 0).flatten() for _ in range(2))
+    assert abs(int(first.sum()) - 600) < 123 and abs(int(second.sum()) - 600) < 123
+    assert not torch.equal(first, second)
+    few = fresh_rows(table, ids[:1], 1.0, random) != 0
+    assert few.flatten().nonzero().flatten().tolist() == list(range(50))  # only what occurs in the batch
+
+
+# ---- a rate of its own -----------------------------------------------------------------------------------------------------
+
+
+def test_the_chosen_parameters_make_a_group_of_their_own():
+    model = model_of()
+    model.body.bias.requires_grad_(False)
+    others, chosen = own_group(model, "embedding.weight", tied="together", weight_decay=0.0, lr_scale=0.5)
+    assert [id(value) for value in others["params"]] == [id(model.body.weight), id(model.decoder.bias)]
+    assert [id(value) for value in chosen.pop("params")] == [id(model.embedding.weight)]
+    assert chosen == {"weight_decay": 0.0, "lr_scale": 0.5}
+    with pytest.raises(ArgumentError, match="is tied to"):
+        own_group(model, "embedding.weight")
+
+
+def test_the_rate_of_embeddings_begins_again_with_each_reset():
+    """Whole run of T = 60 updates, K = 12: what is made anew sees position (n T // K) mod T of the schedule, all else position n."""
+    model, total, rule = model_of(), 60, Reset(12)
+    rate = Join(Warmup(0.1, steps=10), 10, Decay(0.1, 0.0, steps=50, shape="linear"))
+    optimizer = torch.optim.AdamW(own_group(model, "embedding.weight", tied="together"))
+    scheduler = ScheduledLR(optimizer, [rate, rule.restarted(rate, steps=total)])
+    forgetting = Forgetting(model, "embedding.weight", optimizer, rule, tied="together")
+    used, moved = [], []
+    for t in range(1, total + 1):
+        used.append(tuple(group["lr"] for group in optimizer.param_groups))
+        before = model.embedding.weight.detach().clone()
+        step(model, optimizer, t)
+        moved.append(not torch.equal(before, model.embedding.weight))
+        forgetting.after(t)
+        scheduler.step()
+    assert used == [(rate(n), rate((n * (total // 12)) % total)) for n in range(total)]
+    assert [n for n, (_, own) in enumerate(used) if own == 0.0] == [0, 12, 24, 36, 48]  # the update after each reset
+    assert [n for n, some in enumerate(moved) if not some] == [0, 12, 24, 36, 48]
+    assert used[2] == (0.02, 0.1) and used[7][1] == pytest.approx(0.05)  # warm within 2 updates, half way down after 7

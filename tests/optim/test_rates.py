@@ -72,6 +72,31 @@ def test_each_update_is_made_at_the_rate_of_its_number():
     assert scheduler.get_last_lr() == [schedule(20), 0.5 * schedule(20)]
 
 
+def test_each_group_may_have_a_schedule_of_its_own():
+    network, optimizer = trained()
+    first, second = RepeatedCosine(0.01, steps=8, warmup=3), Constant(0.2)
+    scheduler = ScheduledLR(optimizer, [first, second])
+    rates = []
+    for step in range(12):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        update(network, optimizer, scheduler, step)
+    assert rates == [[first(step), 0.5 * 0.2] for step in range(12)]  # times the group's lr_scale
+    states = whole(network, optimizer, scheduler)
+    again, others = trained()
+    resumed = ScheduledLR(others, (first, second))
+    put_back(states, again, others, resumed)
+    assert [group["lr"] for group in others.param_groups] == [first(12), 0.1]
+    for step in range(12, 20):
+        assert update(network, optimizer, scheduler, step) == update(again, others, resumed, step)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    with pytest.raises(StateError, match=r"belongs to \[repeated_cosine"):
+        ScheduledLR(trained()[1], [second, first]).load_state_dict(states[2])
+    with pytest.raises(ArgumentError, match="the optimiser has 2 groups, got 1 schedules"):
+        ScheduledLR(optimizer, [first])
+    with pytest.raises(ArgumentError, match=r"schedule must be a schedule such as constant\(0.1\), got 0.1"):
+        ScheduledLR(optimizer, [first, 0.1])
+
+
 def test_an_annealing_on_demand_is_the_pure_schedule_with_that_start():
     network, optimizer = trained()
     scheduler = infinite(optimizer)

@@ -1,0 +1,323 @@
+"""Forgetting as a learner: resets step by step beside a loop by hand, when they come, exact resume, the contract, and refusals."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from everlearn import (
+    AGEM,
+    DER,
+    ERACE,
+    HPCR,
+    MIR,
+    PCR,
+    SI,
+    Batch,
+    Boundary,
+    DERpp,
+    FineTune,
+    Forgetful,
+    ICaRL,
+    LwF,
+    NearestClassMean,
+    OnlineEWC,
+    Replay,
+    Sparse,
+    check_learner,
+)  # fmt: skip
+from everlearn.comparison.catalog import build_learner, build_stream, learners
+from everlearn.core.errors import ArgumentError, InputError
+from everlearn.core.random import isolated
+from everlearn.core.state import same
+from everlearn.learners.forgetting import ABLE, default_selection
+from everlearn.optim.forgetting import FanIn, Forgetting, Normal, Reset, ShrinkPerturb
+from everlearn.optim.optimizers import SGD, Adam
+
+MANY = (FineTune, Replay, DERpp, DER, ERACE, OnlineEWC, SI, LwF, ICaRL, MIR, AGEM, PCR, HPCR)
+LAST = ["3.weight", "3.bias"]
+
+
+def network(seed=0):
+    with isolated(seed, "network"):
+        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 4))
+
+
+class Words(nn.Module):
+    """Two tables, one of them tied to the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(4, 3), nn.Embedding(2, 3)
+        self.out = nn.Linear(3, 4, bias=False)
+        self.out.weight = self.tokens.weight
+
+    def forward(self, x):
+        return self.out(self.tokens(x).mean(1) + self.places.weight[0])
+
+
+def batches(count=12, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(count):
+        y = torch.randint(0, 4, (6,), generator=random)
+        found.append(Batch(torch.randn(6, 8, generator=random) + y[:, None], y))
+    return found
+
+
+def fold(learner, given=None):
+    trace = []
+    for number, batch in enumerate(given or batches()):
+        if number % 4 == 0:
+            learner.boundary(Boundary(number // 4))
+        trace.append(learner.update(batch))
+    return trace
+
+
+def weights(learner):
+    return {name: value.clone() for name, value in learner.learner.descent.model.state_dict().items()}
+
+
+# ---- what a reset is -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.05), SGD(lr=0.05, momentum=0.9), Adam(lr=0.01)], ids=str)
+def test_it_is_the_loop_by_hand(optimizer):
+    """Steps of a bare loop; after step 3, 6 and 9 the last layer is drawn anew and its moments are cleared."""
+    plain = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    twin = copy.deepcopy(plain)
+    learner = Forgetful(
+        FineTune(plain, optimizer=optimizer), reset=Reset(3, stop=10, init=Normal(0.3)), select=["2.*"], seed=7
+    )
+    made = optimizer.make(list(twin.parameters()))
+    forgetting = Forgetting(twin, ["2.weight", "2.bias"], made, Reset(3, stop=10, init=Normal(0.3)), seed=7)
+    for t, batch in enumerate(batches(14), start=1):
+        learner.update(batch)
+        made.zero_grad()
+        cross_entropy(twin(batch.x), batch.y).backward()
+        made.step()
+        for ours, theirs in zip(plain.parameters(), twin.parameters(), strict=True):  # before the reset of the same step
+            assert torch.equal(ours, theirs)
+        assert (forgetting.after(t) is not None) == (t in (3, 6, 9))
+
+
+def test_resets_wait_for_the_next_labels_and_are_told():
+    learner = Forgetful(network(), reset=Reset(4, stop=9))
+    given = batches(16)
+    told = []
+    for batch in given[:4]:
+        told.append(learner.update(batch).get("reset"))
+    before, answers = weights(learner), learner.predict(given[0].x)
+    learner.boundary(Boundary(1))
+    assert learner.update(Batch(given[4].x)) == {}  # nothing to learn from
+    assert same(before, weights(learner)) and torch.equal(answers, learner.predict(given[0].x))
+    told += [learner.update(batch).get("reset") for batch in given[4:]]
+    assert told == [None] * 4 + [8] + [None] * 3 + [8] + [None] * 7  # four rows of the weight, four of the bias
+    assert learner.seen == 8
+
+
+def test_what_is_chosen_is_drawn_anew_and_nothing_else():
+    """With a rate of 0 only resets change weights."""
+    learner = Forgetful(FineTune(network(), optimizer=SGD(lr=0.0)), reset=Reset(2, init=FanIn()))
+    before = weights(learner)
+    for batch in batches(2):
+        learner.update(batch)
+    assert same(before, weights(learner))
+    learner.update(batches()[0])
+    after = weights(learner)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == set(LAST)
+    assert after["3.weight"].abs().max() <= 0.25 and torch.equal(after["3.bias"], torch.zeros(4))
+
+
+def test_within_an_update_of_several_steps_the_last_one_due_is_made():
+    ours = Forgetful(FineTune(network(), passes=5), reset=Reset(2), seed=3)
+    assert ["reset" in ours.update(batch) for batch in batches(3)] == [False, True, True]
+    assert ours.seen == 10  # after steps 4 and 10, of 15
+    other = Forgetful(FineTune(network(), passes=5), reset=Reset(2, stop=3), seed=3)
+    assert ["reset" in other.update(batch) for batch in batches(3)] == [False, True, False]
+    assert other.seen == 2
+
+
+def test_shrink_and_perturb_of_all_weights():
+    learner = Forgetful(
+        FineTune(network(), optimizer=SGD(lr=0.0)), reset=Reset(1, init=ShrinkPerturb(0.5, noise=0.0)), select="*"
+    )
+    before = weights(learner)
+    for batch in batches(3):
+        learner.update(batch)
+    assert all(torch.equal(value, 0.25 * before[name]) for name, value in weights(learner).items())
+
+
+# ---- limits and switches ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", MANY, ids=lambda cls: cls.name)
+def test_never_due_it_is_the_learner_to_the_bit(cls):
+    plain, never, asked = cls(network()), Forgetful(cls(network())), Forgetful(cls(network()), reset=Reset(1, stop=0))
+    trace = fold(plain)
+    assert same(trace, fold(never)) and same(trace, fold(asked))
+    assert same(plain.state_dict(), never.state_dict()["learner"])
+    assert same(plain.state_dict(), asked.state_dict()["learner"])
+
+
+@pytest.mark.parametrize("cls", MANY, ids=lambda cls: cls.name)
+def test_with_resets_every_learner_learns_otherwise(cls):
+    plain, wrapped = cls(network()), Forgetful(cls(network()), reset=Reset(3))
+    fold(plain)
+    assert sum("reset" in metrics for metrics in fold(wrapped)) == 3
+    assert not same(plain.state_dict(), wrapped.state_dict()["learner"])
+    assert wrapped.needs_boundaries is plain.needs_boundaries
+
+
+def ended(learner=None, **options):
+    made = Forgetful(learner or FineTune(network(), optimizer=Adam(lr=0.01)), **{"reset": Reset(3)} | options)
+    fold(made)
+    return weights(made)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reset": Reset(4)},
+        {"reset": Reset(3, stop=6)},
+        {"reset": Reset(3, init=Normal(0.1))},
+        {"reset": Reset(3, exclude_rows=(0,))},
+        {"reset": Reset(3, probability=0.5)},
+        {"reset": Reset(3, clear_optimizer=False)},
+        {"select": "0.*"},
+        {"seed": 1},
+    ],
+    ids=str,
+)
+def test_every_switch_changes_the_result(change):
+    assert not same(ended(), ended(**change))
+    assert same(ended(**change), ended(**change))
+
+
+def test_a_learner_that_begins_its_optimiser_anew_is_still_cleared():
+    learner = Forgetful(Replay(network(), capacity=10, optimizer=Adam(lr=0.01), restart=True), reset=Reset(3))
+    given = batches(10)
+    for batch in given[:3]:
+        learner.update(batch)
+    learner.boundary(Boundary(1))
+    for batch in given[3:6]:
+        learner.update(batch)
+    assert "reset" in learner.update(given[6])
+    descent = learner.learner.descent
+    steps = {name: int(descent.optimizer.state[value]["step"]) for name, value in descent.model.named_parameters()}
+    assert steps == {
+        "0.weight": 4,
+        "0.bias": 4,
+        "3.weight": 1,
+        "3.bias": 1,
+    }  # steps 4 to 7 since the change, step 7 since the reset
+
+
+# ---- what is selected ------------------------------------------------------------------------------------------------------
+
+
+def test_embeddings_are_chosen_before_the_last_layer():
+    assert default_selection(network()) == LAST
+    assert default_selection(Words()) == ["tokens.weight", "places.weight"]
+    frozen = network()
+    frozen[3].weight.requires_grad_(False)
+    assert default_selection(frozen) == ["3.bias"]
+    with pytest.raises(
+        ArgumentError, match=r"no embedding and no linear layer that is trained; name what is made anew by select"
+    ):
+        default_selection(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(8)))
+
+
+def test_a_tied_table_is_made_anew_only_where_that_is_said():
+    with pytest.raises(ArgumentError, match=r"tokens\.weight is tied to out\.weight, which is not selected"):
+        Forgetful(Words())
+    learner = Forgetful(FineTune(Words(), optimizer=SGD(lr=0.0)), reset=Reset(1), tied="together")
+    batch = Batch(torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1]))
+    assert [learner.update(batch).get("reset") for _ in range(2)] == [None, 6]
+    model = learner.learner.descent.model
+    assert model.out.weight is model.tokens.weight
+
+
+# ---- contract, call strings, refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: Forgetful(Replay(network(seed), optimizer=Adam(lr=0.01), seed=seed), reset=Reset(3), seed=seed),
+        lambda seed: Forgetful(
+            OnlineEWC(network(seed), seed=seed), reset=Reset(2, init=ShrinkPerturb(), probability=0.5), select="*", seed=seed
+        ),
+        lambda seed: Forgetful(FineTune(network(seed), passes=3, seed=seed), reset=Reset(2, stop=20), seed=seed),
+    ],
+    ids=["last layer", "shrink and perturb", "several steps"],
+)
+def test_it_keeps_the_contract_with_resets_in_it(make):
+    assert len(check_learner(make, classes=4)) == 12
+
+
+def test_saved_while_a_reset_is_due_it_goes_on_to_the_same_bits():
+    given = batches(20)
+
+    def made():
+        return Forgetful(Replay(network(), capacity=12, optimizer=Adam(lr=0.01)), reset=Reset(5, probability=0.6))
+
+    whole = made()
+    traces = [whole.update(batch) for batch in given]
+    for place in range(1, 20):
+        first, second = made(), made()
+        for batch in given[:place]:
+            first.update(batch)
+        second.load_state_dict(first.state_dict())
+        assert same(traces[place:], [second.update(batch) for batch in given[place:]])
+        assert same(whole.state_dict(), second.state_dict())
+
+
+def test_a_refused_batch_leaves_what_is_due_for_the_next_one():
+    learner = Forgetful(FineTune(network(), optimizer=Adam(lr=0.01)), reset=Reset(2))
+    given = batches(3)
+    for batch in given[:2]:
+        learner.update(batch)
+    before = learner.state_dict()
+    for wrong in (Batch(given[2].x, given[2].y + 9), Batch(given[2].x * float("nan"), given[2].y), given[2].x):
+        with pytest.raises(InputError):
+            learner.update(wrong)
+        assert same(before, learner.state_dict())
+    assert learner.update(given[2])["reset"] == 8
+
+
+def test_it_can_be_typed():
+    stream = build_stream("split(digits)", 0)
+    text = "forgetting(replay(capacity=200), reset=reset(50, init=fan_in()), select='*2.weight')"
+    learner = build_learner(text, stream, "mlp(hidden=(8,))", 1)
+    assert repr(learner) == text
+    assert learner.learner.capacity == 200 and learner.learner.seed == learner.seed == 1
+    assert learner.reset == Reset(50, init=FanIn())
+    typed = build_learner("forgetting(fine_tune, reset=temporary_forgetting(10, stop=40))", stream, "mlp(hidden=(8,))", 0)
+    assert typed.reset == Reset(10, stop=40)
+    bare = build_learner("forgetting", stream, "mlp(hidden=(8,))", 0)
+    assert isinstance(bare.learner, FineTune) and bare.reset == Reset(1000)
+
+
+def test_learners_that_are_named_as_able_are():
+    for name in ABLE:
+        assert Forgetful(learners()[name](network())).seen == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Forgetful(NearestClassMean(network())), "nearest_class_mean does not take the gradient steps .* such as fine_tune"),
+        (lambda: Forgetful(Sparse(network())), "sparse must be told the task of what it predicts"),
+        (lambda: Forgetful("derpp"), "must be a learner or a network, got 'derpp'"),
+        (lambda: Forgetful(network(), reset=50), r"reset must be a rule such as reset\(every=50\), got 50"),
+        (lambda: Forgetful(network(), select="embedding"), "'embedding' fits no parameter; there are 0.weight"),
+        (lambda: Forgetful(network(), tied="yes"), "tied must be None or 'together', got 'yes'"),
+        (lambda: Forgetful(network(), reset=Reset(5, exclude_rows=(4,))), "exclude_rows holds 4, and 3.weight has rows 0..3"),
+    ],
+)  # fmt: skip
+def test_what_cannot_forget_is_refused(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()
