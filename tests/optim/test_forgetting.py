@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.core.spec import build, parse
+from everlearn.nn.tiny_encoder import TinyEncoder
 from everlearn.optim.forgetting import (
     FORGETTING,
     FanIn,
@@ -327,3 +328,24 @@ def test_the_rate_of_embeddings_begins_again_with_each_reset():
     assert [n for n, (_, own) in enumerate(used) if own == 0.0] == [0, 12, 24, 36, 48]  # the update after each reset
     assert [n for n, some in enumerate(moved) if not some] == [0, 12, 24, 36, 48]
     assert used[2] == (0.02, 0.1) and used[7][1] == pytest.approx(0.05)  # warm within 2 updates, half way down after 7
+
+
+@pytest.mark.parametrize("rule", [Reset(3, stop=0), Reset(100), Reset(3, probability=0.0)], ids=str)
+def test_a_loop_in_which_nothing_is_made_anew_ends_in_the_same_bits(rule):
+    ends = []
+    for given in (None, rule, Reset(3)):
+        model = TinyEncoder(vocabulary=30, dim=16, heads=2, seed=0)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+        forgetting = None if given is None else Forgetting(model, ["table"], optimizer, given)
+        torch.manual_seed(3)
+        for t in range(1, 10):
+            ids = torch.randint(30, (4, 7))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
+            optimizer.step()
+            if forgetting is not None:
+                forgetting.after(t)
+        ends.append([value.detach().clone() for value in (*model.parameters(), torch.get_rng_state())])
+    assert all(torch.equal(a, b) for a, b in zip(ends[0], ends[1], strict=True))
+    assert not torch.equal(ends[0][0], ends[2][0])
+    assert torch.equal(ends[0][-1], ends[2][-1])  # resets draw from no generator but their own
