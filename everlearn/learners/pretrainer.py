@@ -213,7 +213,7 @@ class ContinualPretrainer:
 
     def _train(self, steps: int, watch: Callable[["ContinualPretrainer", float], None] | None) -> Tensor:
         self.model.train()
-        losses = torch.zeros(steps)
+        losses = torch.zeros(steps, device=next(self.model.parameters()).device)  # where processes share: nccl takes no other
         for number in range(steps):
             losses[number] = self._update()
             if watch is not None:
@@ -222,7 +222,7 @@ class ContinualPretrainer:
                 watch(self, float(losses[number]))
         if self.world > 1 and watch is None:
             _mean_over_processes(losses, self.world)
-        return losses
+        return losses.cpu()
 
     def _update(self) -> Tensor:
         device = next(self.model.parameters()).device
