@@ -13,6 +13,7 @@ weight forgetting, ICLR, arXiv 2406.00053.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ PROBES = ("val", "head", "tail", *SWITCHED, "unseen", "amb", "non_amb", *(f"bin{
 
 @dataclass(frozen=True)
 class RoleProbe:
-    """Sequences to judge by: x and y (n, 7) int64, y by the roles of the context and -100 elsewhere; `by_identity` the same by those
+    """Sequences to judge by: x and y (n, length) int64, y by the roles of the context and -100 elsewhere; `by_identity` the same by those
     of the tokens themselves, where the two disagree (switched sets), else None."""
 
     x: Tensor
@@ -53,6 +54,8 @@ class RoleStream:
     >>> stream[0].x.shape, int((stream[0].y != -100).sum(1).max())
     (torch.Size([128, 7]), 3)
     """
+
+    asked: ClassVar[slice] = ASKED
 
     def __init__(
         self,

@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from everlearn.core.errors import ArgumentError
 from everlearn.core.random import generator
-from everlearn.data.roles import ASKED, RoleProbe, RoleStream
+from everlearn.data.role_sentences import RoleSentences
+from everlearn.data.roles import RoleProbe, RoleStream
 from everlearn.optim.forgetting import Law, Normal
 
 ROWS = 2000  # judged at once
@@ -61,7 +62,7 @@ def preference(icl: float, iwl: float) -> float:
 @torch.no_grad()
 def route(
     model: nn.Module,
-    stream: RoleStream,
+    stream: RoleStream | RoleSentences,
     *,
     count: int = 2000,
     table: str = "table",
@@ -72,20 +73,24 @@ def route(
 ) -> RouteReport:
     """Ask a model by which route it answers.
 
-    model: tokens (rows, 7) -> scores of all positions or of the three asked ones; count: sequences of each kind; table, bias: names of
-    the parameter that holds a row for each token and of the output's bias (None without one); init: the law of new rows, by default that
+    model: tokens (rows, length) -> scores of all positions or of those asked (three of a `RoleStream`, the middle one of
+    `RoleSentences`); count: sequences of each kind; table, bias: names of the parameter that holds a row for each token and of the
+    output's bias (None without one, or where the output is not tied to the table); init: the law of new rows, by default that
     of the model's own start (`model.std`, else 1); fresh=False: take unseen rows as they are. Raises ArgumentError for unknown names.
     """
     names = dict(model.named_parameters())
     for name in (table, bias):
         if name is not None and name not in names:
             raise ArgumentError(f"route: the model has no parameter {name!r}; it has {', '.join(names)}.")
-    shares = {kind: _right(model, {}, probe, probe.y) for kind, probe in _probes(stream, ("val", "head", "tail"), count)}
+    shares = {
+        kind: _right(model, {}, probe.x, probe.y, stream.asked)
+        for kind, probe in _probes(stream, ("val", "head", "tail"), count)
+    }
     for kind, probe in _probes(stream, ("switch", "head_switch", "tail_switch"), count):
         ending = kind.removesuffix("switch").rstrip("_")
         ending = f"_{ending}" if ending else ""
-        shares |= {f"icl{ending}": _right(model, {}, probe, probe.y)}
-        shares |= {f"iwl{ending}": _right(model, {}, probe, probe.by_identity)}
+        shares |= {f"icl{ending}": _right(model, {}, probe.x, probe.y, stream.asked)}
+        shares |= {f"iwl{ending}": _right(model, {}, probe.x, probe.by_identity, stream.asked)}
     changed: dict[str, Tensor] = {}
     if fresh:
         ids = stream.ids("unseen")
@@ -96,24 +101,24 @@ def route(
             changed[bias] = names[bias].detach().clone()
             changed[bias][ids] = 0.0
     probe = stream.probe("unseen", count)
-    return RouteReport(**shares, unseen=_right(model, changed, probe, probe.y))
+    return RouteReport(**shares, unseen=_right(model, changed, probe.x, probe.y, stream.asked))
 
 
-def _probes(stream: RoleStream, kinds: tuple[str, ...], count: int) -> list[tuple[str, RoleProbe]]:
+def _probes(stream: RoleStream | RoleSentences, kinds: tuple[str, ...], count: int) -> list[tuple[str, RoleProbe]]:
     return [(kind, stream.probe(kind, count)) for kind in kinds]
 
 
-def _right(model: nn.Module, changed: dict[str, Tensor], probe: RoleProbe, targets: Tensor) -> float:
+def _right(model: nn.Module, changed: dict[str, Tensor], tokens: Tensor, targets: Tensor, asked: slice) -> float:
     """The share of sequences all of whose asked positions are answered as `targets` has them."""
     right = 0
     mode = model.training
     model.eval()
     try:
-        for x, y in zip(probe.x.split(ROWS), targets.split(ROWS), strict=True):
+        for x, y in zip(tokens.split(ROWS), targets.split(ROWS), strict=True):
             scores = functional_call(model, changed, (x,)) if changed else model(x)
             answers = scores.argmax(2)
-            asked = answers if answers.shape[1] == ASKED.stop - ASKED.start else answers[:, ASKED]
-            right += int((asked == y[:, ASKED]).all(1).sum())
+            given = answers if answers.shape[1] == asked.stop - asked.start else answers[:, asked]
+            right += int((given == y[:, asked]).all(1).sum())
     finally:
         model.train(mode)
-    return right / len(probe.x)
+    return right / len(tokens)
