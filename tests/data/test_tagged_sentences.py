@@ -62,7 +62,11 @@ def test_only_line_feeds_end_lines(tmp_path):
         ("a.tsv", "\n", "holds no sentences"),
         ("a.conllu", "# sent_id = 1\n", "holds no sentences"),
         ("a.conllu", "1\tRain\tNOUN\n", r"a\.conllu:1: a word of CoNLL-U has 10 columns between tabs, got 3"),
-        ("a.conllu", CONLLU.replace("4\tmind", "x\tmind"), r"a\.conllu:7: the first column must be the word's number, got 'x'"),
+        (
+            "a.conllu",
+            CONLLU.replace("4\tmind", "x\tmind"),
+            r"a\.conllu:7: the first column must be the word's number, got 'x'",
+        ),
         ("a.conllu", CONLLU.replace("\tSYM\tSYM", "\tsym\tSYM"), r"a\.conllu:9: unknown tag 'sym'"),
         ("a.txt", TSV, "must be in a .conllu or .tsv file"),
     ],
@@ -92,7 +96,7 @@ def test_words_of_a_tag_are_those_that_nearly_always_carry_it():
     assert list(words_by_tag(sentences, "NOUN").items()) == [("Cat", 1), ("ant", 1)]  # 4 of 5 is not more than 0.8
     assert list(words_by_tag(sentences, "NOUN", lower=True).items()) == [("cat", 5), ("ant", 1)]  # 5 of 6
     assert list(words_by_tag(sentences, "NOUN", share=0.5)) == ["set", "cat", "Cat", "ant"]
-    with pytest.raises(ArgumentError, match="unknown tag 'noun'; did you mean 'NOUN'|unknown tag 'noun'; known"):
+    with pytest.raises(ArgumentError, match="unknown tag 'noun'"):
         words_by_tag(sentences, "noun")
     with pytest.raises(ArgumentError, match=r"no word carries ADV in more than 0\.8"):
         words_by_tag(sentences, "ADV")
@@ -114,7 +118,9 @@ def test_the_treebank_has_the_figures_that_are_published_of_it():
     assert {sentence.genre for sentence in train} == {"answers", "email", "newsgroup", "reviews", "weblog"}
     nouns = words_by_tag(train, "NOUN")
     assert len(nouns) == 6_815 and len(words_by_tag(train, "ADJ")) == 2_129
-    assert statistics.median(nouns.values()) == 1 and statistics.quantiles(nouns.values(), n=100)[-1] == pytest.approx(48, abs=1)
+    assert statistics.median(nouns.values()) == 1 and statistics.quantiles(nouns.values(), n=100)[-1] == pytest.approx(
+        48, abs=1
+    )
     assert list(nouns)[:3] == ["time", "people", "way"] and nouns["time"] == 384
 
 

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from everlearn.core.errors import ArgumentError
+from everlearn.data.role_sentences import RoleSentences
 from everlearn.data.roles import ASKED, RoleStream
+from everlearn.data.tagged_sentences import TaggedSentence
 from everlearn.measure.route import preference, route
 from everlearn.nn.tiny_encoder import TinyEncoder
 from everlearn.optim.forgetting import Normal
@@ -97,6 +99,52 @@ def test_unseen_rows_are_drawn_anew_and_the_model_is_left_as_it_was():
     held = STREAM.ids("unseen")
     assert float(seen["table"][held].std()) == pytest.approx(3.0, rel=0.1) and not seen["bias"][held].any()
     assert torch.equal(seen["table"][:402], before["table"][:402]) and torch.equal(seen["bias"][:402], before["bias"][:402])
+
+
+def sentences():
+    """Real sentences in the small: 40 nouns and 40 adjectives, both after "the", the adjective before another word."""
+    pairs = [(f"n{rank:02}", f"a{rank:02}") for rank in range(40)]
+    made = [
+        TaggedSentence("1", ("the", adjective, noun, "rained"), ("DET", "ADJ", "NOUN", "VERB")) for noun, adjective in pairs
+    ]
+    return RoleSentences(made, made, beside=2, window=1, unseen=5)
+
+
+class Tagger(nn.Module):
+    """Tells the tag by the word before the identifier, or by what the identifier is."""
+
+    def __init__(self, stream, by_context):
+        super().__init__()
+        self.stream, self.by_context = stream, by_context
+        self.table = nn.Parameter(torch.zeros(stream.size, 1))
+
+    def forward(self, x):
+        adjective = x[:, 0] == self.stream.beside["the"] if self.by_context else torch.isin(x[:, 1], self.adjectives())
+        return nn.functional.one_hot(adjective.long(), 2)[:, None].float()
+
+    def adjectives(self):
+        return self.stream.ids("adjectives")
+
+
+def test_the_route_of_taggers_of_real_sentences():
+    stream = sentences()
+    report = route(Tagger(stream, True), stream, count=400, bias=None)
+    assert (report.val, report.head, report.tail, report.unseen) == (1.0, 1.0, 1.0, 1.0)
+    assert (report.icl, report.icl_head, report.icl_tail, report.iwl, report.iwl_head, report.iwl_tail) == (1, 1, 1, 0, 0, 0)
+    report = route(Tagger(stream, False), stream, count=400, bias=None)
+    assert (report.icl, report.icl_head, report.icl_tail, report.iwl, report.iwl_head, report.iwl_tail) == (0, 0, 0, 1, 1, 1)
+    assert report.head == report.tail == 1.0 and report.preference == 0.0
+    assert report.unseen == pytest.approx(0.5, abs=5 * 0.5 / 20)  # all of them are told to be nouns
+
+
+def test_new_rows_are_those_of_identifiers_never_shown():
+    stream = sentences()
+    model = TinyEncoder(stream.size, dim=8, heads=2, inner=8, length=3, answers=stream.asked, tags=2)
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(module.table.detach().clone()))
+    route(model, stream, count=50, bias=None)
+    changed = (seen[-1] != seen[0]).any(1).nonzero().flatten()
+    assert changed.tolist() == stream.ids("unseen").tolist()
 
 
 def test_a_preference_needs_answers():

@@ -46,6 +46,27 @@ def test_embeddings_begin_as_wide_as_they_are_asked_to_and_seeds_decide():
     assert not torch.equal(wide.dense.weight, TinyEncoder(2000, seed=1).dense.weight)
 
 
+def test_tags_have_an_output_layer_of_their_own():
+    tied, free = (TinyEncoder(30, dim=8, heads=2, seed=1, answers=slice(3, 4), tags=tags) for tags in (None, 2))
+    assert "bias" not in dict(free.named_parameters()) and torch.equal(tied.table, free.table)
+    x = torch.randint(30, (5, 7), generator=torch.Generator().manual_seed(0))
+    h = free.last(functional.gelu(free.dense(free.hidden(x)[:, 3:4])))
+    torch.testing.assert_close(free(x), h @ free.tagger.weight.T + free.tagger.bias)
+    before = free(x)
+    with torch.no_grad():
+        free.table[29 if 29 not in x else next(row for row in range(30) if row not in x)] *= 2.0
+    assert free(x).shape == (5, 1, 2) and torch.equal(before, free(x))  # no row answers that is not read
+
+
+def test_layers_are_the_embeddings_and_what_each_block_gives():
+    model = TinyEncoder(30, dim=8, depth=2, heads=2, seed=1)
+    x = torch.randint(30, (5, 7), generator=torch.Generator().manual_seed(0))
+    states = model.layers(x)
+    first = model.first(model.table[x] + model.positions)
+    assert torch.equal(states[0], first) and torch.equal(states[1], model.blocks[0](first))
+    assert torch.equal(states[2], model.hidden(x)) and len(states) == 3
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -53,6 +74,7 @@ def test_embeddings_begin_as_wide_as_they_are_asked_to_and_seeds_decide():
         ({"depth": 0}, "depth must be an int >= 1"),
         ({"std": -1.0}, "std must be a number >= 0"),
         ({"length": 0}, "length must be an int >= 1"),
+        ({"tags": 0}, "tags must be an int >= 1"),
     ],
 )
 def test_what_is_no_encoder_is_refused(wrong, told):
