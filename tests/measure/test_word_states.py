@@ -7,7 +7,7 @@ from everlearn.core.errors import InputError
 from everlearn.data.role_templates import RoleTemplates
 from everlearn.data.tagged_sentences import TaggedSentence
 from everlearn.measure.probe import probe_roles
-from everlearn.nn.word_states import WordStates, new_words
+from everlearn.measure.word_states import WordStates, new_words
 from everlearn.optim.forgetting import Normal
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "rain", "##fall", "is", "cold", ".", "sun"]
