@@ -9,7 +9,7 @@ if [ -z "${EVERLEARN_DATA:-}" ] && [ -d "$shared" ]; then
     EVERLEARN_DATA="$(cd "$shared" && pwd)"
     export EVERLEARN_DATA
 fi
-for name in "${@:-import_time continual methods throughput precision online contrast liquid query bandits recurring forgetting river_wrapper tabular memory_curve serving}"; do
+for name in "${@:-import_time continual methods throughput pretraining precision online contrast liquid query bandits recurring forgetting river_wrapper tabular memory_curve serving}"; do
     for script in $name; do
         .venv-bench/bin/python "benchmarks/$script.py"
     done
