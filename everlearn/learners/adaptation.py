@@ -5,7 +5,7 @@
     rows without labels  -> adapted, by what the learner makes of them; labels that still come are not learned from
 
 A batch of one row has no statistics to normalise by. Where batch norm would need them, such a row is answered by the running
-statistics and nothing is learned from it.
+statistics and nothing is learned from it. After deployment batch norm follows a rule, as a matter of course the batch's statistics.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from everlearn.core.errors import ArgumentError, check_range
-from everlearn.core.events import Batch, Metrics, X, size
+from everlearn.core.events import Batch, Boundary, Metrics, X, size
 from everlearn.core.guard import Guard, count_outputs
-from everlearn.nn.batch_statistics import batch_norms, norm_layers
-from everlearn.optim.descent import Descent, aligned
+from everlearn.nn.batch_statistics import Rule, batch_norms, by_batch, norm_layers, normalised
+from everlearn.optim.descent import Descent, evaluate, step_along
 from everlearn.optim.optimizers import SGD, Adam, Optimizer
 
 METHODS = ("adam", "sgd")
 MOMENTUM = 0.9  # of SGD, and Adam's first decay, in all published settings
 
 Learn = Callable[[X], tuple[Tensor, Metrics]]
+BY_BATCH = by_batch()
 
 
 class Adaptation:
@@ -33,7 +34,10 @@ class Adaptation:
 
     owner: the learner's name; model: the network; training: the optimiser of the time with labels; weights: those that adapt;
     lr, method: of the steps that adapt, "adam", or "sgd" with momentum 0.9; statistics: whether answers depend on the batch, so that
-    one row alone cannot be adapted to; begin: called when the network is deployed. `origin` holds the weights as they were then.
+    one row alone cannot be adapted to; rule: how batch norm normalises after deployment; answer: x -> scores (None: the network's by
+    the rule); learn: x -> scores of before, and metrics (None: nothing is learned); begin: called when the network is deployed; again:
+    called when it goes back to the source; reset_at_boundaries: whether it does so at each known change. `origin` holds the weights
+    as they were at deployment. What is called is a method of the learner, so that a copy of the learner calls its own.
     """
 
     parts = ("source", "guard", "optimizer", "origin", "deployed", "steps")
@@ -47,8 +51,14 @@ class Adaptation:
         weights: Sequence[nn.Parameter] = (),
         lr: float = 0.0,
         method: str = "adam",
+        *,
         statistics: bool = True,
+        rule: Rule = BY_BATCH,
+        answer: Callable[[X], Tensor] | None = None,
+        learn: Learn | None = None,
         begin: Callable[[], None] | None = None,
+        again: Callable[[], None] | None = None,
+        reset_at_boundaries: bool = False,
     ):
         check_range(owner, "lr", lr, 0.0)
         if method not in METHODS:
@@ -61,46 +71,66 @@ class Adaptation:
         self.origin: list[Tensor] = []
         self.deployed = False
         self.steps = 0  # steps of adaptation
+        self._rule = rule
+        self._answer = answer or self.by_statistics
+        self._learn = learn or self._answered
         self._begin = begin
+        self._again = again
+        self._reset_at_boundaries = reset_at_boundaries
         self._needs_rows = statistics and bool(batch_norms(model))
-        self._of_vectors = any(isinstance(layer, nn.BatchNorm1d) for layer in model.modules())
+        self._of_vectors = of_vectors(model)
 
     @property
     def model(self) -> nn.Module:
         """The network."""
         return self.source.model
 
-    def predict(self, x: X, answer: Callable[[X], Tensor]) -> Tensor:
+    def predict(self, x: X) -> Tensor:
         """The trained network's scores before deployment, `answer` after it."""
         self.guard.inputs(x)
         if not self.deployed or self.alone(x):
             return self.source.predict(x)
-        return answer(x)
+        return self._answer(x)
 
-    def update(self, batch: Batch, learn: Learn) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
         """Train on labels before deployment; learn from rows without labels, which deploy."""
         self.guard.batch(batch)
         if batch.y is None:
-            return self._learned(batch.x, learn)[1]
-        if self.deployed or (len(batch) < 2 and self._of_vectors):  # batch norm of vectors cannot train on one row
-            return {}
-        return {"loss": self.source(lambda: cross_entropy(self.model(batch.x), batch.y))}
+            return self._learned(batch.x)[1]
+        return {} if self.deployed else taught(self.source, batch, self._of_vectors)
 
-    def adapt(self, x: X, learn: Learn) -> Tensor:
+    def adapt(self, x: X) -> Tensor:
         """The scores of before this batch's step."""
         self.guard.batch(Batch(x))
-        return self._learned(x, learn)[0]
+        return self._learned(x)[0]
+
+    def boundary(self, boundary: Boundary) -> None:
+        """A known change matters where adaptation begins anew with it."""
+        if self._reset_at_boundaries:
+            self.reset()
+
+    def by_statistics(self, x: X) -> Tensor:
+        """The network's scores, batch norm by the rule, without gradients."""
+        return by_statistics(self.model, x, self._rule)
+
+    def scores(self, x: X, rule: Rule | None = None) -> Tensor:
+        """The same with gradients, by another rule where one is given."""
+        with normalised(self.model, rule or self._rule) as model:
+            return model(x)
 
     def alone(self, x: X) -> bool:
         """Whether x is one row that has no statistics to normalise by."""
         return self._needs_rows and size(x) < 2
 
-    def _learned(self, x: X, learn: Learn) -> tuple[Tensor, Metrics]:
+    def _learned(self, x: X) -> tuple[Tensor, Metrics]:
         if not self.deployed:
             self.deploy()
         if self.alone(x):
             return self.source.predict(x), {"learned_from": 0.0}
-        return learn(x)
+        return self._learn(x)
+
+    def _answered(self, x: X) -> tuple[Tensor, Metrics]:
+        return self._answer(x), {}
 
     def deploy(self) -> None:
         """Note the weights of the source and freeze all but those that adapt."""
@@ -132,9 +162,7 @@ class Adaptation:
         """Let the optimiser follow gradients; False where there are none."""
         if gradients is None:
             return False
-        for weight, gradient in zip(self.weights, gradients, strict=True):
-            weight.grad = aligned(gradient, weight)
-        self.optimizer.step()
+        step_along(self.optimizer, self.weights, gradients)
         for weight in self.weights:
             weight.grad = None
         self.steps += 1
@@ -149,6 +177,34 @@ class Adaptation:
                 weight.copy_(first)
         if self.weights:
             self.optimizer = self.stepper.make(self.weights)
+        if self._again is not None:
+            self._again()
+
+
+def taught(source: Descent, batch: Batch, of_vectors: bool) -> Metrics:
+    """One step of the training with labels, as `fine_tune` makes it; none on one row that batch norm of vectors cannot normalise."""
+    if len(batch) < 2 and of_vectors:
+        return {}
+    return {"loss": source(lambda: cross_entropy(source.model(batch.x), batch.y))}
+
+
+def of_vectors(model: nn.Module) -> bool:
+    """Whether a network has batch norm of vectors, which cannot train on one row.
+
+    >>> of_vectors(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))), of_vectors(nn.BatchNorm2d(3))
+    (True, False)
+    """
+    return any(isinstance(layer, nn.BatchNorm1d) for layer in model.modules())
+
+
+def by_statistics(model: nn.Module, x: X, rule: Rule = BY_BATCH) -> Tensor:
+    """A network's scores for x with batch norm by a rule, the batch's own statistics by default, without gradients.
+
+    >>> by_statistics(nn.BatchNorm1d(1), torch.tensor([[1.0], [3.0]])).round(decimals=3).flatten().tolist()
+    [-1.0, 1.0]
+    """
+    with normalised(model, rule):
+        return evaluate(model, x)
 
 
 def length(tensors: Sequence[Tensor]) -> Tensor:

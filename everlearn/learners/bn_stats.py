@@ -12,8 +12,7 @@ from everlearn.core.errors import ArgumentError, check_range
 from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.learner import Adapter
 from everlearn.learners.adaptation import Adaptation
-from everlearn.nn.batch_statistics import batch_norms, by_batch, normalised
-from everlearn.optim.descent import evaluate
+from everlearn.nn.batch_statistics import batch_norms, by_batch
 from everlearn.optim.optimizers import SGD, Optimizer
 
 
@@ -47,21 +46,17 @@ class BNStats(Adapter):
         self.alpha = alpha
         self.optimizer = optimizer
         self.seed = seed
-        self.adaptation = Adaptation(self.name, model, optimizer, seed)
+        self.adaptation = Adaptation(self.name, model, optimizer, seed, rule=by_batch(alpha))
 
     def predict(self, x: X) -> Tensor:
-        return self.adaptation.predict(x, self._answer)
+        return self.adaptation.predict(x)
 
     def update(self, batch: Batch) -> Metrics:
-        return self.adaptation.update(batch, lambda x: (self._answer(x), {}))
+        return self.adaptation.update(batch)
 
     def adapt(self, x: X) -> Tensor:
         """The scores by this batch's statistics; nothing else is learned."""
-        return self.adaptation.adapt(x, lambda x: (self._answer(x), {}))
+        return self.adaptation.adapt(x)
 
     def boundary(self, boundary: Boundary) -> None:
         """Nothing is kept that a change could end."""
-
-    def _answer(self, x: X) -> Tensor:
-        with normalised(self.adaptation.model, by_batch(self.alpha)) as model:
-            return evaluate(model, x)

@@ -18,9 +18,7 @@ from everlearn.core.learner import Adapter
 from everlearn.core.random import generator
 from everlearn.data.gentle_views import GentleViews
 from everlearn.data.views import is_image
-from everlearn.learners.adaptation import Adaptation, rows_of_scores
-from everlearn.nn.batch_statistics import by_batch, normalised
-from everlearn.optim.descent import evaluate
+from everlearn.learners.adaptation import Adaptation, by_statistics, rows_of_scores
 from everlearn.optim.optimizers import SGD, Optimizer
 
 
@@ -85,30 +83,33 @@ class CoTTA(Adapter):
         self.optimizer = optimizer
         self.seed = seed
         weights = [weight for weight in model.parameters() if weight.requires_grad] if isinstance(model, nn.Module) else []
-        self.adaptation = Adaptation(self.name, model, optimizer, seed, weights, lr, method, begin=self._begin)
+        self.adaptation = Adaptation(
+            self.name, model, optimizer, seed, weights, lr, method,
+            answer=self._answer, learn=self._learn, begin=self._begin, again=self._forget, reset_at_boundaries=reset_at_boundaries,
+        )  # fmt: skip
         self.teacher = deepcopy(model).requires_grad_(False)
         self.anchor = deepcopy(model).requires_grad_(False)
 
     def predict(self, x: X) -> Tensor:
-        return self.adaptation.predict(x, lambda x: self._taught(x)[0])
+        return self.adaptation.predict(x)
 
     def update(self, batch: Batch) -> Metrics:
-        return self.adaptation.update(batch, self._learn)
+        return self.adaptation.update(batch)
 
     def adapt(self, x: X) -> Tensor:
         """The teacher's scores of before this batch's step."""
-        return self.adaptation.adapt(x, self._learn)
+        return self.adaptation.adapt(x)
 
     def boundary(self, boundary: Boundary) -> None:
         """A known change matters where adaptation begins anew with it."""
-        if self.reset_at_boundaries:
-            self.reset()
+        self.adaptation.boundary(boundary)
 
     def reset(self) -> None:
         """Back to the source's weights, the teacher too."""
-        if self.adaptation.deployed:
-            self.adaptation.reset()
-            self.teacher.load_state_dict(self.anchor.state_dict())
+        self.adaptation.reset()
+
+    def _forget(self) -> None:
+        self.teacher.load_state_dict(self.anchor.state_dict())
 
     def _begin(self) -> None:
         """Teacher and anchor begin as what was trained."""
@@ -116,29 +117,31 @@ class CoTTA(Adapter):
         self.teacher.load_state_dict(trained)
         self.anchor.load_state_dict(trained)
 
+    def _answer(self, x: X) -> Tensor:
+        return self._taught(x)[0]
+
     def _taught(self, x: X) -> tuple[Tensor, Metrics]:
         """The teacher's scores, averaged over views where the source is unsure."""
-        sure = rows_of_scores(_ask(self.anchor, x)).softmax(1).amax(1).mean()
+        sure = rows_of_scores(by_statistics(self.anchor, x)).softmax(1).amax(1).mean()
         averaged = self.augmentations > 0 and is_image(x) and bool(sure < self.confidence)
         metrics: Metrics = {"confidence": sure, "averaged": int(averaged)}
         if not averaged:
-            return _ask(self.teacher, x), metrics
+            return by_statistics(self.teacher, x), metrics
         random = generator(self.seed, "views", self.adaptation.steps)
         total: Tensor | None = None
         views = self.views
         for turn in range(self.augmentations):
-            scores = _ask(self.teacher, views(x, random))
+            scores = by_statistics(self.teacher, views(x, random))
             if turn == 0 and scores.ndim > 2 and views.moved:  # maps must stay where they are
                 views = GentleViews(views.degrees, views.flip, views.noise, moved=False)
-                scores = _ask(self.teacher, views(x, random))
+                scores = by_statistics(self.teacher, views(x, random))
             total = scores if total is None else total + scores
         return total / self.augmentations, metrics
 
     def _learn(self, x: X) -> tuple[Tensor, Metrics]:
         taught, metrics = self._taught(x)
         adaptation = self.adaptation
-        with normalised(adaptation.model, by_batch()) as model:
-            own = rows_of_scores(model(x))
+        own = rows_of_scores(adaptation.scores(x))
         told = rows_of_scores(taught)
         loss = -(told.softmax(1) * own.log_softmax(1)).sum(1).mean()
         if self.symmetric:
@@ -147,7 +150,7 @@ class CoTTA(Adapter):
             return taught, {**metrics, "learned_from": 0.0, "not_finite": 1}
         with torch.no_grad():
             followers = dict(self.teacher.named_parameters())
-            pairs = [(followers[name], weight) for name, weight in model.named_parameters()]
+            pairs = [(followers[name], weight) for name, weight in adaptation.model.named_parameters()]
             torch._foreach_lerp_([mean for mean, _ in pairs], [weight for _, weight in pairs], 1.0 - self.decay)
             if self.restore:
                 random = generator(self.seed, "restore", adaptation.steps)
@@ -155,8 +158,3 @@ class CoTTA(Adapter):
                     back = torch.rand(weight.shape, generator=random).to(weight.device) < self.restore
                     weight.copy_(torch.where(back, first, weight))
         return taught, {**metrics, "loss": loss.detach(), "learned_from": 1.0}
-
-
-def _ask(model: nn.Module, x: X) -> Tensor:
-    with normalised(model, by_batch()):
-        return evaluate(model, x)

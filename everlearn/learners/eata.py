@@ -19,7 +19,6 @@ from everlearn.core.flat import cut
 from everlearn.core.learner import Adapter
 from everlearn.data.memory import Memory
 from everlearn.learners.adaptation import Adaptation, norm_weights, rows_of_scores
-from everlearn.nn.batch_statistics import by_batch, normalised
 from everlearn.nn.entropy import entropies, sure_below
 from everlearn.nn.fisher import fisher_diagonal
 from everlearn.optim.descent import evaluate
@@ -87,33 +86,34 @@ class EATA(Adapter):
         self.optimizer = optimizer
         self.seed = seed
         weights = norm_weights(self.name, model)
-        self.adaptation = Adaptation(self.name, model, optimizer, seed, weights, lr, method, begin=self._begin)
+        self.adaptation = Adaptation(
+            self.name, model, optimizer, seed, weights, lr, method,
+            learn=self._learn, begin=self._begin, again=self._forget, reset_at_boundaries=reset_at_boundaries,
+        )  # fmt: skip
         self.memory: Memory | None = Memory(fisher_samples, seed=seed) if fisher and strength else None
         self.importance: Tensor | None = None  # (weights,) Fisher information of the norm layers' weights, in one row
         self.mean: Tensor | None = None  # (classes,) the moving mean of the answers used
 
     def predict(self, x: X) -> Tensor:
-        return self.adaptation.predict(x, self._answer)
+        return self.adaptation.predict(x)
 
     def update(self, batch: Batch) -> Metrics:
-        learned = self.adaptation.update(batch, self._learn)
+        learned = self.adaptation.update(batch)
         if self.memory is not None and batch.y is not None and not self.adaptation.deployed:
             self.memory.insert(x=batch.x)
         return learned
 
     def adapt(self, x: X) -> Tensor:
         """The scores of before this batch's step."""
-        return self.adaptation.adapt(x, self._learn)
+        return self.adaptation.adapt(x)
 
     def boundary(self, boundary: Boundary) -> None:
         """A known change matters where adaptation begins anew with it."""
-        if self.reset_at_boundaries:
-            self.reset()
+        self.adaptation.boundary(boundary)
 
     def reset(self) -> None:
         """Back to the source's weights; what was answered before is forgotten."""
         self.adaptation.reset()
-        self.mean = None
 
     def estimate_fisher(self, x: X) -> Tensor:
         """(weights,) the Fisher information of the norm layers on source rows, by the network's own answers; it holds from now on."""
@@ -139,13 +139,11 @@ class EATA(Adapter):
                 stacklevel=2,
             )
 
-    def _answer(self, x: X) -> Tensor:
-        with normalised(self.adaptation.model, by_batch()) as model:
-            return evaluate(model, x)
+    def _forget(self) -> None:
+        self.mean = None
 
     def _learn(self, x: X) -> tuple[Tensor, Metrics]:
-        with normalised(self.adaptation.model, by_batch()) as model:
-            scores = model(x)
+        scores = self.adaptation.scores(x)
         told = rows_of_scores(scores)
         unsure = entropies(told)
         limit = sure_below(told.shape[1], self.entropy_margin)

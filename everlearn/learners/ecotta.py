@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from everlearn.core.errors import ArgumentError, check_count, check_range
 from everlearn.core.events import Batch, Boundary, Metrics, X
@@ -24,12 +23,13 @@ from everlearn.core.random import generator, isolated
 from everlearn.core.state import capture
 from everlearn.data.memory import Memory
 from everlearn.data.photometric import Photometric
+from everlearn.learners.adaptation import of_vectors, taught
 from everlearn.learners.ecotta_warm_up import SCHEDULES, warm_up
 from everlearn.nn.entropy import entropies, sure_below
 from everlearn.nn.lean import GRADIENTS
 from everlearn.nn.meta_network import Adapted
 from everlearn.nn.partition import Blocks, partition
-from everlearn.optim.descent import Descent, aligned
+from everlearn.optim.descent import Descent, step_along
 from everlearn.optim.optimizers import SGD, Optimizer
 
 ORDERS = ("joint", "two_pass")
@@ -148,7 +148,7 @@ class EcoTTA(Adapter):
         self.deployed = False
         self.warmed = False
         self.steps = 0
-        self._alone = any(isinstance(layer, nn.BatchNorm1d) for layer in model.modules())
+        self._of_vectors = of_vectors(model)
         self._warned = False
 
     def predict(self, x: X) -> Tensor:
@@ -167,9 +167,7 @@ class EcoTTA(Adapter):
         if self.deployed:
             return {}
         self.memory.insert(x=batch.x, y=batch.y)
-        if len(batch) < 2 and self._alone:  # batch norm of vectors has nothing to compare one row with
-            return {}
-        return {"loss": self.source(lambda: cross_entropy(self.source.model(batch.x), batch.y))}
+        return taught(self.source, batch, self._of_vectors)
 
     def adapt(self, x: X) -> Tensor:
         """The scores of before this batch's step (`order="two_pass"`: of before its second one)."""
@@ -280,8 +278,6 @@ class EcoTTA(Adapter):
 
     def _step(self, gradients: Sequence[Tensor]) -> None:
         self.steps += 1
-        for parameter, gradient in zip(self.adapted.parameters(), gradients, strict=True):
-            parameter.grad = aligned(gradient, parameter)
-        self.optimizer_of_metas.step()
+        step_along(self.optimizer_of_metas, self.adapted.parameters(), gradients)
         for parameter in self.adapted.parameters():
             parameter.grad = None

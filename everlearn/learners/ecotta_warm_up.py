@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from everlearn.core.errors import InputError
 from everlearn.core.events import Batch, X, rows, size
 from everlearn.nn.meta_network import Adapted
-from everlearn.optim.descent import aligned
+from everlearn.optim.descent import step_along
 from everlearn.optim.optimizers import SGD
 from everlearn.optim.schedules import cosine_decay
 
@@ -72,9 +72,7 @@ def warm_up(
                 continue
             seen = views(x, random) if views is not None else x
             loss = cross_entropy(adapted(seen, "exact", batch_stats)[0], y)
-            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                parameter.grad = aligned(gradient, parameter)
-            optimizer.step()
+            step_along(optimizer, parameters, torch.autograd.grad(loss, parameters))
             losses.append(loss.detach())
         mean = torch.stack(losses).mean().item() if losses else None
     for parameter in parameters:

@@ -16,9 +16,8 @@ from everlearn.core.learner import Adapter
 from everlearn.data.keep import Balanced, Ring
 from everlearn.data.memory import Memory
 from everlearn.learners.adaptation import Adaptation, norm_weights
-from everlearn.nn.batch_statistics import Rule, batch_norms, by_instance, normalised
+from everlearn.nn.batch_statistics import Rule, batch_norms, by_instance
 from everlearn.nn.entropy import entropies
-from everlearn.optim.descent import evaluate
 from everlearn.optim.optimizers import SGD, Optimizer
 
 
@@ -82,31 +81,34 @@ class NOTE(Adapter):
         self.optimizer = optimizer
         self.seed = seed
         weights = norm_weights(self.name, model)
-        self.adaptation = Adaptation(self.name, model, optimizer, seed, weights, lr, method, False, self._begin)
+        self.adaptation = Adaptation(
+            self.name, model, optimizer, seed, weights, lr, method,
+            statistics=False, rule=self._rule(), learn=self._learn, begin=self._begin, again=self._forget,
+            reset_at_boundaries=reset_at_boundaries,
+        )  # fmt: skip
         self.memory = Memory(capacity, keep=Balanced() if balanced else Ring(), seed=seed)
         self.waiting = 0  # rows since the last step
         self.statistics: list[Tensor] = []  # running ones of the source
 
     def predict(self, x: X) -> Tensor:
-        return self.adaptation.predict(x, self._answer)
+        return self.adaptation.predict(x)
 
     def update(self, batch: Batch) -> Metrics:
-        return self.adaptation.update(batch, self._learn)
+        return self.adaptation.update(batch)
 
     def adapt(self, x: X) -> Tensor:
         """The scores of before this batch's steps."""
-        return self.adaptation.adapt(x, self._learn)
+        return self.adaptation.adapt(x)
 
     def boundary(self, boundary: Boundary) -> None:
         """A known change matters where adaptation begins anew with it."""
-        if self.reset_at_boundaries:
-            self.reset()
+        self.adaptation.boundary(boundary)
 
     def reset(self) -> None:
         """Back to the source's weights and running statistics, with an empty memory."""
-        if not self.adaptation.deployed:
-            return
         self.adaptation.reset()
+
+    def _forget(self) -> None:
         with torch.no_grad():
             for held, first in zip(self._running(), self.statistics, strict=True):
                 held.copy_(first)
@@ -123,12 +125,8 @@ class NOTE(Adapter):
     def _rule(self, momentum: float | None = None) -> Rule:
         return by_instance(float("inf") if self.width is None else self.width, momentum)
 
-    def _answer(self, x: X) -> Tensor:
-        with normalised(self.adaptation.model, self._rule()) as model:
-            return evaluate(model, x)
-
     def _learn(self, x: X) -> tuple[Tensor, Metrics]:
-        scores = self._answer(x)
+        scores = self.adaptation.by_statistics(x)
         if scores.ndim != 2:
             raise InputError(
                 f"{self.name}: the memory is balanced over one answer a row, and the network gives scores {tuple(scores.shape)}. "
@@ -152,8 +150,7 @@ class NOTE(Adapter):
         if self.memory.stored < 2:
             return {}
         before = [value.clone() for value in self._running()]
-        with normalised(self.adaptation.model, self._rule(self.momentum)) as model:
-            loss = entropies(model(held["x"])).mean()
+        loss = entropies(self.adaptation.scores(held["x"], self._rule(self.momentum))).mean()
         if not self.adaptation.step(loss):
             for value, old in zip(self._running(), before, strict=True):
                 value.copy_(old)

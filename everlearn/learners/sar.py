@@ -17,9 +17,8 @@ from everlearn.core.errors import ArgumentError, check_range
 from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.learner import Adapter
 from everlearn.learners.adaptation import Adaptation, length, norm_weights, rows_of_scores
-from everlearn.nn.batch_statistics import by_batch, norm_layers, normalised
+from everlearn.nn.batch_statistics import norm_layers
 from everlearn.nn.entropy import entropies, sure_below
-from everlearn.optim.descent import evaluate
 from everlearn.optim.optimizers import SGD, Optimizer
 
 DECAY = 0.9  # of the moving mean of the loss
@@ -82,37 +81,36 @@ class SAR(Adapter):
         self.optimizer = optimizer
         self.seed = seed
         weights = norm_weights(self.name, model, _excluded(self.name, model, exclude))
-        self.adaptation = Adaptation(self.name, model, optimizer, seed, weights, lr, method)
+        self.adaptation = Adaptation(
+            self.name, model, optimizer, seed, weights, lr, method,
+            learn=self._learn, again=self._forget, reset_at_boundaries=reset_at_boundaries,
+        )  # fmt: skip
         self.mean: Tensor | None = None  # the moving mean of the entropy uphill
         self.resets = 0  # times that the network went back to the source
 
     def predict(self, x: X) -> Tensor:
-        return self.adaptation.predict(x, self._answer)
+        return self.adaptation.predict(x)
 
     def update(self, batch: Batch) -> Metrics:
-        return self.adaptation.update(batch, self._learn)
+        return self.adaptation.update(batch)
 
     def adapt(self, x: X) -> Tensor:
         """The scores of before this batch's step."""
-        return self.adaptation.adapt(x, self._learn)
+        return self.adaptation.adapt(x)
 
     def boundary(self, boundary: Boundary) -> None:
         """A known change matters where adaptation begins anew with it."""
-        if self.reset_at_boundaries:
-            self.reset()
+        self.adaptation.boundary(boundary)
 
     def reset(self) -> None:
         """Back to the source's weights."""
         self.adaptation.reset()
+
+    def _forget(self) -> None:
         self.mean = None
 
-    def _answer(self, x: X) -> Tensor:
-        with normalised(self.adaptation.model, by_batch()) as model:
-            return evaluate(model, x)
-
     def _entropies(self, x: X) -> tuple[Tensor, Tensor]:
-        with normalised(self.adaptation.model, by_batch()) as model:
-            scores = model(x)
+        scores = self.adaptation.scores(x)
         return scores, entropies(rows_of_scores(scores))
 
     def _learn(self, x: X) -> tuple[Tensor, Metrics]:

@@ -11,9 +11,8 @@ from everlearn.core.errors import check_range
 from everlearn.core.events import Batch, Boundary, Metrics, X
 from everlearn.core.learner import Adapter
 from everlearn.learners.adaptation import Adaptation, norm_weights, rows_of_scores
-from everlearn.nn.batch_statistics import by_batch, normalised
+from everlearn.nn.batch_statistics import by_batch
 from everlearn.nn.entropy import entropies, sure_below
-from everlearn.optim.descent import evaluate
 from everlearn.optim.optimizers import SGD, Optimizer
 
 
@@ -69,34 +68,31 @@ class Tent(Adapter):
         self.optimizer = optimizer
         self.seed = seed
         weights = norm_weights(self.name, model)
-        self.adaptation = Adaptation(self.name, model, optimizer, seed, weights, lr, method, alpha > 0)
+        self.adaptation = Adaptation(
+            self.name, model, optimizer, seed, weights, lr, method,
+            statistics=alpha > 0, rule=by_batch(alpha), learn=self._learn, reset_at_boundaries=reset_at_boundaries,
+        )  # fmt: skip
 
     def predict(self, x: X) -> Tensor:
-        return self.adaptation.predict(x, self._answer)
+        return self.adaptation.predict(x)
 
     def update(self, batch: Batch) -> Metrics:
-        return self.adaptation.update(batch, self._learn)
+        return self.adaptation.update(batch)
 
     def adapt(self, x: X) -> Tensor:
         """The scores of before this batch's step."""
-        return self.adaptation.adapt(x, self._learn)
+        return self.adaptation.adapt(x)
 
     def boundary(self, boundary: Boundary) -> None:
         """A known change matters where adaptation begins anew with it."""
-        if self.reset_at_boundaries:
-            self.reset()
+        self.adaptation.boundary(boundary)
 
     def reset(self) -> None:
         """Back to the source's weights."""
         self.adaptation.reset()
 
-    def _answer(self, x: X) -> Tensor:
-        with normalised(self.adaptation.model, by_batch(self.alpha)) as model:
-            return evaluate(model, x)
-
     def _learn(self, x: X) -> tuple[Tensor, Metrics]:
-        with normalised(self.adaptation.model, by_batch(self.alpha)) as model:
-            scores = model(x)
+        scores = self.adaptation.scores(x)
         told = rows_of_scores(scores)
         unsure = entropies(told)
         if self.entropy_margin is not None:

@@ -4,7 +4,7 @@ Model, optimiser and step counter are state. Where the model draws random number
 (seed, step number), so a resumed run draws the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -82,9 +82,7 @@ class Descent:
             with torch.no_grad():
                 torch._foreach_add_(self.parameters, gradients, alpha=-self.rate * self.factor)
             return
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = aligned(gradient, parameter)
-        self.optimizer.step()
+        step_along(self.optimizer, self.parameters, gradients)
 
     @property
     def ascent(self) -> Ascent | None:
@@ -128,6 +126,21 @@ def clipped(gradients: Sequence[Tensor | None], most: float) -> list[Tensor | No
     norm = torch.stack(torch._foreach_norm(known)).norm()
     shorter = iter(torch._foreach_mul(known, (most / (norm + CLIP_EPSILON)).clamp(max=1.0)))
     return [None if gradient is None else next(shorter) for gradient in gradients]
+
+
+def step_along(
+    optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> None:
+    """Let an optimiser follow gradients, one for each of its weights; they stay with the weights.
+
+    >>> weight = nn.Parameter(torch.ones(2))
+    >>> step_along(torch.optim.SGD([weight], lr=0.5), [weight], [torch.tensor([1.0, 2.0])])
+    >>> weight.tolist()
+    [0.5, 0.0]
+    """
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = aligned(gradient, weight)
+    optimizer.step()
 
 
 def aligned(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.events import X, size
-from everlearn.optim.descent import Descent, aligned, clipped
+from everlearn.optim.descent import Descent, clipped, step_along
 
 Gradients = Sequence[Tensor | None]
 
@@ -159,9 +159,7 @@ class Steps:
         if self.descent is not None:
             self.descent.follow(gradients)
             return
-        for parameter, gradient in zip(self._weights, gradients, strict=True):
-            parameter.grad = aligned(gradient, parameter)
-        self.optimizer.step()
+        step_along(self.optimizer, self._weights, gradients)
 
     def follow_and_tell(self, gradients: Gradients, lr: float) -> list[Tensor | None]:
         """Take the step and give back its direction d, by trained parameter: the step was w <- w - lr * d."""

@@ -1,6 +1,7 @@
 """What all learners share that adapt without labels: training first, deployment, what changes and what does not."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from everlearn import EATA, NOTE, SAR, Adapter, Batch, BNStats, Boundary, CoTTA,
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.random import isolated
 from everlearn.core.state import capture, same
-from everlearn.learners.adaptation import Adaptation, length, norm_weights, rows_of_scores
-from everlearn.nn.batch_statistics import batch_norms
+from everlearn.learners.adaptation import Adaptation, by_statistics, length, norm_weights, of_vectors, rows_of_scores, taught
+from everlearn.nn.batch_statistics import batch_norms, by_batch
+from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD
 
 STEPPING = (Tent, EATA, SAR, NOTE, CoTTA)
@@ -164,14 +166,60 @@ def test_the_time_with_labels_ends_at_the_first_rows_without():
     model = convolutions()
     weights = [weight for layer in batch_norms(model) for weight in layer.parameters()]
     begun = []
-    adaptation = Adaptation("x", model, SGD(), 0, weights, 0.5, "sgd", begin=lambda: begun.append(1))
+    adaptation = Adaptation(
+        "x", model, SGD(), 0, weights, 0.5, "sgd", begin=lambda: begun.append(1), again=lambda: begun.append(2)
+    )
     x = pictures(0)
-    adaptation.adapt(x, lambda x: (x, {}))
-    adaptation.adapt(x, lambda x: (x, {}))
+    adaptation.boundary(Boundary(0))
+    adaptation.reset()  # which is nothing before deployment
+    adaptation.adapt(x)
+    adaptation.adapt(x)
     assert adaptation.deployed and begun == [1]
     assert adaptation.step(weights[0].sum() * 2.0) and adaptation.steps == 1
     torch.testing.assert_close(adaptation.origin[0] - weights[0].detach(), torch.full((6,), 0.5 * 2.0))
     assert not adaptation.step(weights[0].sum() * math.inf) and adaptation.steps == 1
     assert length([torch.full((4,), 2.0), torch.full((3, 3), 1.0)]).item() == 5.0
+    adaptation.boundary(Boundary(1))
+    assert begun == [1] and not torch.equal(weights[0], adaptation.origin[0])
     adaptation.reset()
-    assert torch.equal(weights[0], adaptation.origin[0])
+    assert torch.equal(weights[0], adaptation.origin[0]) and begun == [1, 2]
+
+
+def test_answers_follow_the_rule_of_the_statistics_and_teach_nothing_where_nothing_is_told_to():
+    """Without `learn` the answers are those of batch norm by the rule: here half of running and batch statistics."""
+    layer = nn.BatchNorm1d(2)  # running mean 0, variance 1
+    adaptation = Adaptation("x", nn.Sequential(layer, nn.Linear(2, 3)), SGD(), 0, rule=by_batch(0.5))
+    x = torch.tensor([[1.0, 2.0], [3.0, 6.0]])  # means 2 and 4, biased variances 1 and 4
+    assert torch.equal(adaptation.predict(x), adaptation.source.predict(x))  # not yet deployed
+    before = capture(adaptation.model)
+    scores = adaptation.adapt(x)
+    middle = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5])
+    wanted = adaptation.model[1]((x - middle[0]) / (middle[1] + layer.eps).sqrt())
+    torch.testing.assert_close(scores, wanted.detach())
+    assert torch.equal(adaptation.predict(x), scores) and not scores.requires_grad
+    assert torch.equal(adaptation.by_statistics(x), scores) and adaptation.update(Batch(x)) == {}
+    assert same(before, capture(adaptation.model)) and adaptation.steps == 0
+    assert not torch.equal(adaptation.scores(x, by_batch()), adaptation.scores(x))
+    assert torch.equal(by_statistics(adaptation.model, x), adaptation.scores(x, by_batch()))
+
+
+def test_training_with_labels_passes_over_one_vector_and_not_over_one_image():
+    flat, round_ = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), convolutions()
+    assert of_vectors(flat) and not of_vectors(round_)
+    for model, x, steps in ((flat, torch.zeros(1, 2), 0), (round_, pictures(0, 1), 1)):
+        source = Descent(model, SGD())
+        assert bool(taught(source, Batch(x, torch.tensor([2])), of_vectors(model))) == bool(steps)
+        assert source.steps == steps
+
+
+def test_a_copy_of_a_learner_learns_by_itself():
+    """What the shared part calls are methods, so that a copy of the learner does not teach the first one."""
+    for cls in STEPPING:
+        learner = made(cls)
+        learner.adapt(pictures(0))
+        copied = deepcopy(learner)
+        before = capture(learner)
+        for number in range(1, 4):
+            copied.adapt(pictures(number))
+        copied.reset()
+        assert same(before, capture(learner)) and not same(before, capture(copied)), cls

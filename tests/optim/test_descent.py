@@ -7,7 +7,7 @@ from torch import nn
 from everlearn.core.errors import ArgumentError
 from everlearn.core.random import isolated
 from everlearn.core.state import capture, restore, same
-from everlearn.optim.descent import Descent, clipped, evaluate
+from everlearn.optim.descent import Descent, clipped, evaluate, step_along
 from everlearn.optim.optimizers import SGD, Adam
 
 
@@ -56,6 +56,14 @@ def test_following_the_gradients_is_the_step(optimizer):
         parted.follow(gradients)
         assert torch.equal(value, step(whole))
     assert same(capture(whole), capture(parted))
+
+
+def test_an_optimiser_follows_gradients_whatever_their_order_in_memory():
+    """By hand, w - 0.5 g; the images of g lie pixel by pixel, those of w plane by plane."""
+    weight = nn.Parameter(torch.zeros(1, 2, 2, 2))
+    gradient = torch.arange(8.0).reshape(1, 2, 2, 2).contiguous(memory_format=torch.channels_last)
+    step_along(SGD(lr=0.5).make([weight]), [weight], [gradient])
+    assert weight.flatten().tolist() == [0.0, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0, -3.5]
 
 
 def test_gradients_change_nothing_and_labels_tell_losses_of_one_step_apart():
