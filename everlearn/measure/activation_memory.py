@@ -23,7 +23,7 @@ from everlearn.core.errors import InputError
 from everlearn.core.events import Batch
 from everlearn.core.learner import Adapter, Learner
 from everlearn.core.store import stores
-from everlearn.measure.contents import networks, optimizer_bytes
+from everlearn.measure.contents import networks, optimizer_bytes, storage_bytes
 
 MEGA = 1e6
 HEADS = (
@@ -135,13 +135,13 @@ def memory_report(learner: Learner, batch: Batch, *, formula: int | None = None)
     return MemoryReport(
         repr(learner),
         len(batch),
-        _bytes(parameters),
+        storage_bytes(parameters),
         activations,
         masks,
         optimizer_bytes(one),
-        _bytes(buffers),
+        storage_bytes(buffers),
         formula,
-        trained=_bytes(moved),
+        trained=storage_bytes(moved),
         replay_rows=sum(store.stored if store.capacity is None else store.capacity for store in memories),
         replay=sum(store.nbytes for store in memories),
     )
@@ -167,8 +167,3 @@ def _cell(head: str, value: Any) -> str:
         return value or ""
     small = 0 < value < SMALL * MEGA
     return str(value) if head in COUNTED else f"{value / MEGA:.{4 if small else 2}f}"
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())

@@ -3,7 +3,7 @@
 The walk follows `parts`, as `core.state` does, so whatever counts as state is found, also inside learners that wrap learners.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,20 +25,31 @@ def device_of(value: Any) -> torch.device:
 
 def model_bytes(value: Any) -> int:
     """Bytes of the weights and buffers of all networks, each tensor once."""
-    return _bytes(tensor for network in networks(value) for tensor in _weights(network))
+    return storage_bytes(tensor for network in networks(value) for tensor in _weights(network))
 
 
 def optimizer_bytes(value: Any) -> int:
     """Bytes of the state of all optimisers: momenta, second moments."""
     optimizers = [piece for piece in _pieces(value) if isinstance(piece, torch.optim.Optimizer)]
-    return _bytes(tensor for optimizer in optimizers for tensor in _tensors(optimizer))
+    return storage_bytes(tensor for optimizer in optimizers for tensor in _tensors(optimizer))
 
 
 def state_bytes(value: Any) -> int:
     """Bytes of everything that an object keeps: weights, buffers, their gradients, optimiser state, memories, other tensors."""
     pieces = list(_pieces(value))
     kept = sum(piece.nbytes for piece in pieces if isinstance(piece, Store))
-    return kept + _bytes(tensor for piece in pieces for tensor in _tensors(piece))
+    return kept + storage_bytes(tensor for piece in pieces for tensor in _tensors(piece))
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the storages behind tensors, each storage once, however many tensors look at it.
+
+    >>> whole = torch.zeros(4, 2)
+    >>> storage_bytes([whole, whole[1:], whole.T])
+    32
+    """
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
 
 
 def _pieces(value: Any) -> Iterator[Any]:
@@ -70,9 +81,3 @@ def _tensors(piece: Any) -> Iterator[Tensor]:
 def _weights(network: nn.Module) -> Iterator[Tensor]:
     yield from network.parameters()
     yield from network.buffers()
-
-
-def _bytes(tensors: Iterator[Tensor]) -> int:
-    """Bytes of the storages behind tensors, each storage once."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())

@@ -3,7 +3,7 @@
 import torch
 
 from everlearn import Batch, FineTune
-from everlearn.measure.contents import device_of, model_bytes, networks, state_bytes
+from everlearn.measure.contents import device_of, model_bytes, networks, state_bytes, storage_bytes
 from everlearn.optim.optimizers import Adam
 
 
@@ -36,3 +36,11 @@ def test_memories_count_with_what_they_hold():
     held = learner.memory.nbytes
     assert held > 0
     assert state_bytes(learner) == before + held  # plain descent keeps no gradient between steps
+
+
+def test_a_storage_counts_once_and_whole():
+    """By hand: 12 float64 looked at three times, and 5 bytes of their own."""
+    whole = torch.zeros(3, 4, dtype=torch.float64)
+    assert storage_bytes([whole, whole[:1], whole.T, torch.zeros(5, dtype=torch.uint8)]) == 12 * 8 + 5
+    assert storage_bytes([whole[:1]]) == 12 * 8  # what is held is the storage, not the part that is looked at
+    assert storage_bytes([]) == 0
