@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from everlearn.core.errors import check_count, check_range
+from everlearn.nn.entropy import entropy_of_shares
 
 
 class CollapseWatch:
@@ -87,7 +88,9 @@ class CollapseWatch:
         sums = {key: _sum([batch[key] for batch in self.batches]) for key in self.batches[0]}
         rows = sums["rows"]
         classes = len(sums["ours"])
-        lost = (_entropy(sums["theirs"]) - _entropy(sums["ours"])) / math.log(classes) if classes > 1 else 0.0
+        lost = (
+            (entropy_of_shares(sums["theirs"]) - entropy_of_shares(sums["ours"])) / math.log(classes) if classes > 1 else 0.0
+        )
         return {
             "variety_lost": lost,
             "crowding": (max(sums["our_kinds"]) - max(sums["their_kinds"])) / rows,
@@ -127,8 +130,3 @@ def _answers(scores: Tensor) -> Tensor:
 
 def _sum(values: list) -> list[float] | float:
     return [sum(column) for column in zip(*values, strict=True)] if isinstance(values[0], list) else sum(values)
-
-
-def _entropy(weights: list[float]) -> float:
-    total = math.fsum(weights)
-    return -math.fsum(weight / total * math.log(weight / total) for weight in weights if weight > 0)

@@ -16,6 +16,7 @@ Reference: Dawid (1984), the prequential approach. Li et al. (2011), arXiv 1003.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from everlearn.core.learner import Adapter, Learner
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.random import derive
 from everlearn.core.stream import HeldOut, Stream
+from everlearn.nn.entropy import entropy_of_shares
 from everlearn.serve.options import Options
 
 COLLAPSE = 0.5  # of the entropy of the answers in service
@@ -194,7 +196,7 @@ class Guard(Monitor):
     def _collapsed(self) -> str | None:
         if len(self.kinds) < self.options.least:
             return None
-        ours, theirs = entropy(self.kinds), entropy(self.served_kinds)
+        ours, theirs = (entropy_of_shares(Counter(kinds).values()) for kinds in (self.kinds, self.served_kinds))
         if ours >= COLLAPSE * theirs:
             return None
         return f"its answers collapse: their entropy over {len(self.kinds)} rows is {ours:.3g}, {theirs:.3g} in service"
@@ -213,17 +215,6 @@ def lower_bound(differences: Sequence[float], confidence: float) -> float | None
     from scipy.special import stdtrit
 
     return mean - float(stdtrit(len(differences) - 1, confidence)) * spread / math.sqrt(len(differences))
-
-
-def entropy(kinds: Sequence[int]) -> float:
-    """The entropy of how often each kind occurs, in nats.
-
-    >>> round(entropy([0, 1, 0, 1]), 4), entropy([2, 2])
-    (0.6931, 0.0)
-    """
-    counts = torch.bincount(torch.tensor(kinds, dtype=torch.int64))
-    shares = counts[counts > 0].double() / len(kinds)
-    return float(-(shares * shares.log()).sum()) + 0.0
 
 
 def _kinds(learner: Learner | Agent, x: X) -> list[int]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from everlearn.nn.entropy import entropies, sure_below
+from everlearn.nn.entropy import entropies, entropy_of_shares, sure_below
 
 
 def test_limits_and_entropies_by_hand():
@@ -30,3 +30,13 @@ def test_certain_answers_have_none_and_no_nan():
     logits = torch.tensor([[1000.0, 0.0]], requires_grad=True)
     entropies(logits).sum().backward()
     assert entropies(logits).item() == 0.0 and torch.isfinite(logits.grad).all()
+
+
+def test_shares_by_hand_and_as_the_entropy_of_their_logarithms():
+    assert entropy_of_shares([2, 2]) == pytest.approx(math.log(2), abs=1e-15)
+    assert entropy_of_shares([7]) == entropy_of_shares([0, 4, 0]) == entropy_of_shares([]) == 0.0
+    assert math.copysign(1.0, entropy_of_shares([7])) == 1.0  # not minus zero, which would be shown
+    weights = torch.tensor([[0.5, 3.0, 1.25, 0.001]], dtype=torch.float64)
+    assert entropy_of_shares(weights[0].tolist()) == pytest.approx(entropies(weights.log()).item(), abs=1e-12)
+    assert entropy_of_shares([1, 2, 3]) == pytest.approx(entropy_of_shares([10, 20, 30]), abs=1e-15)
+    assert math.isnan(entropy_of_shares([1.0, math.nan]))  # what is not finite is not hidden

@@ -9,7 +9,7 @@ from everlearn.core.agent import Agent, Decision
 from everlearn.core.events import Batch, Feedback
 from everlearn.core.learner import Adapter, Learner
 from everlearn.core.monitor import Step
-from everlearn.serve.guard import Guard, entropy, lower_bound
+from everlearn.serve.guard import Guard, lower_bound
 from everlearn.serve.options import Options
 
 
@@ -205,11 +205,20 @@ def test_without_labels_answers_may_not_collapse(answers, promote):
     assert ("collapse" in guard.verdict().reason) is not promote
 
 
+def test_the_limit_of_collapse_is_half_of_the_entropy_in_service():
+    """Of 20 answers in service half are of each kind: ln 2 = 0.693, half of it 0.347. 18 to 2 have 0.325, 17 to 3 have 0.423."""
+    x = torch.arange(20).float()[:, None]
+    told = {}
+    for rare in (2, 3):
+        guard, _ = guard_of(20, [0, 1] * 10)
+        scores = torch.nn.functional.one_hot(torch.tensor([1] * rare + [0] * (20 - rare)), 2).float()
+        guard.observe(Step(0, Batch(x), scores, None, 0.0, 0.0), Collapsing())
+        told[rare] = guard.verdict()
+    assert not told[2].promote and told[3].promote
+    assert told[2].reason == "its answers collapse: their entropy over 20 rows is 0.325, 0.693 in service"
+
+
 def test_the_bound_is_students():
     assert lower_bound([1.0, 2.0, 3.0], 0.95) == pytest.approx(2.0 - 2.919986 / math.sqrt(3), abs=1e-6)
     assert lower_bound([1.0], 0.95) is None and lower_bound([1.0, math.nan], 0.95) is None
     assert lower_bound([0.5, 0.5, 0.5], 0.95) == 0.5
-
-
-def test_entropy_is_that_of_the_shares():
-    assert entropy([0, 0, 1, 1]) == pytest.approx(math.log(2)) and entropy([3, 3]) == 0.0
