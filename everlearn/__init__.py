@@ -93,6 +93,7 @@ _PUBLIC = {
     "check_learner": "core.check",
     "compare": "comparison.grid",
     "load": "data.load",
+    "preset": "learners.presets",
     "rho_star": "measure.difficulty",
     "run": "core.run",
     "train_query_policy": "agents.query_training",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,26 @@ from everlearn.nn.features import features
         "upward: data -> learners (everlearn.learners.replay.Replay)",
         "upward: data -> measure (everlearn.measure.metrics)",
     ]
+
+
+def modules_imported(path, names):
+    """The paths of the modules that a module imports: `package.module.name` is of the module, or a module itself."""
+    for _, dotted in imports_of(path):
+        for name in (dotted, dotted.rpartition(".")[0]):
+            if name in names and names[name] != path:
+                yield names[name]
+                break
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    """Not even late, in a function: what needs the other way round belongs into one of them."""
+    names = {".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+    graph = {path: set(modules_imported(path, names)) for path in MODULES}
+    assert sum(map(len, graph.values())) > 1000
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    objective, presets = (HOUSE / "learners" / f"{name}.py" for name in ("objective", "presets"))
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({**graph, objective: graph[objective] | {presets}}).static_order())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=short)

@@ -203,7 +203,10 @@ class Objective:
     makes the step a natural-gradient one, multiplied by the inverse of (the quadratic terms' precision + damping), which then
     also is the penalty's; None is the plain step.
 
-    >>> print(Objective.preset("lwf", strength=0.5).table())
+    The objectives of published methods are made by `preset("ewc", strength=20)`.
+
+    >>> term = OutputTerm(0.5, NegEntropy(), "probs", temperature=2.0, classes="old")  # as learning without forgetting has it
+    >>> print(Objective(output=(term,)).table())
     term      weight  divergence    h            z          rows     reference
     task      1       -             probs        label      current  -
     output 1  0.5     negentropy()  probs (T=2)  old_model  current  D(z, h), old classes
@@ -248,13 +251,6 @@ class Objective:
                     f"objective: natural={self.natural!r} needs a damping above 0 and weight terms that are all squared() or "
                     f"quadratic(), got {list(self.weight)}."
                 )
-
-    @staticmethod
-    def preset(name: str, **options: Any) -> "Objective":
-        """The objective of a published method by name, such as `Objective.preset("ewc", strength=20)`."""
-        from everlearn.learners.presets import preset
-
-        return preset(name, **options)
 
     def table(self, markdown: bool = False) -> str:
         """Every term with its parts, in columns of plain text or as a table of markdown."""

@@ -60,8 +60,8 @@ class Unified(Learner):
     except under a natural step. Terms about the old model or the last task are 0 until a change is announced.
 
     >>> import torch
-    >>> from everlearn import Batch, Boundary, Objective, Unified
-    >>> learner = Unified(torch.nn.Linear(4, 3), Objective.preset("lwf"))
+    >>> from everlearn import Batch, Boundary, Unified, preset
+    >>> learner = Unified(torch.nn.Linear(4, 3), preset("lwf"))
     >>> batch = Batch(torch.ones(8, 4), torch.zeros(8, dtype=torch.int64))
     >>> sorted(learner.update(batch)), learner.boundary(Boundary(task=1)), sorted(learner.update(batch))
     (['loss'], None, ['loss', 'output_1', 'task'])

@@ -2,8 +2,10 @@
 
 import pytest
 
+import everlearn
+from everlearn.comparison.catalog import values
 from everlearn.core.errors import SpecError
-from everlearn.learners.objective import Objective
+from everlearn.core.spec import build, parse
 from everlearn.learners.presets import PRESETS, preset, special_cases
 from everlearn.nn.bregman import Quadratic, Squared
 
@@ -39,7 +41,7 @@ def test_conventions_of_strengths():
 @pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("finetune", "replay")])
 def test_the_strength_reaches_the_objective(name):
     assert preset(name, strength=0.25) != preset(name, strength=0.5)
-    assert Objective.preset(name, strength=0.5) == preset(name, strength=0.5)
+    assert build(parse(f"preset({name!r}, strength=0.5)"), values()) == everlearn.preset(name, strength=0.5)
 
 
 def test_refusals():
