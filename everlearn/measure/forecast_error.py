@@ -3,6 +3,8 @@
     RMSE = sqrt(mean (f - y)^2)    MAE = mean |f - y|    MAPE = mean |f - y| / max(|y|, floor)    sMAPE = mean 2 |f - y| / (|f| + |y|)
     skill = 1 - RMSE / RMSE of persistence      0: as good as the newest value, 1: never off, below 0: worse than doing nothing
 
+    floored = share of the answers with |y| < floor       their percentages are of the floor; 1: MAPE is MAE / floor, no percentage
+
 Each row counts once, with the forecast of the time of its input. After a change that the stream knows of, the time to recover is the
 number of rows until the trailing mean of the absolute percentage error is at most theta and stays there. The whole state is sums by
 segment and target, one short window, and the forecasts that wait.
@@ -25,7 +27,7 @@ from everlearn.data.windows import newest, target_columns
 from everlearn.measure.answers import Answers
 
 TINY = 1e-12  # below which |f| + |y| counts as nothing, and their difference as no error
-MEASURES = ("squared", "absolute", "percentage", "symmetric", "persistence")  # the columns of the sums
+MEASURES = ("squared", "absolute", "percentage", "symmetric", "persistence", "floored")  # the columns of the sums
 
 
 class ForecastError(Monitor):
@@ -35,10 +37,10 @@ class ForecastError(Monitor):
     theta: the error that counts as recovered, a share (0.15 is 15 %), or, with `relative`, a multiple of the error before the change;
     trailing: rows of the mean that must be at most theta, and rows for which it must stay there.
 
-    Figures: rmse, mae, mape, smape, skill and scored from deployment on; all: the same from the first event; by_target; segments, one
-    for each known change and one before, with `early`, those of the first `span` rows, `recovered`, rows until recovery, and
-    `recovered_events`, the same in events (None: never), and `refits`; refits: events from deployment on at which the learner told of
-    a fit, the first one included where it comes that late; held_out: rmse and skill of each held-out set at the last checkpoint;
+    Figures: rmse, mae, mape, floored, smape, skill and scored from deployment on; all: the same from the first event; by_target;
+    segments, one for each known change and one before, with `early`, those of the first `span` rows, `recovered`, rows until recovery,
+    and `recovered_events`, the same in events (None: never), and `refits`; refits: events from deployment on at which the learner told
+    of a fit, the first one included where it comes that late; held_out: rmse and skill of each held-out set at the last checkpoint;
     pending. Percentages are shares. Curve: rmse, mape and skill of the rows since the point before. Where x has no column of a
     target, its last known answer stands for persistence.
     """
@@ -127,7 +129,9 @@ class ForecastError(Monitor):
         off = (f - y).abs()
         both = f.abs() + y.abs()
         symmetric = torch.where(both > TINY, 2 * off / both.clamp(min=TINY), 0.0)
-        return torch.stack([off * off, off, off / y.abs().clamp(min=self.floor), symmetric, (p - y) ** 2], dim=2)
+        size = y.abs()
+        share, small = off / size.clamp(min=self.floor), (size < self.floor).double()
+        return torch.stack([off * off, off, share, symmetric, (p - y) ** 2, small], dim=2)
 
     def _segments(self, asked: Tensor) -> Tensor:
         return torch.searchsorted(torch.tensor(self.starts), asked, side="right")
@@ -218,12 +222,12 @@ class ForecastError(Monitor):
     def _figures(self, sums: Tensor, rows: int) -> dict[str, Any]:
         """sums: (targets, measures) over so many rows. All None where there is no row."""
         if not rows:
-            return {"rmse": None, "mae": None, "mape": None, "smape": None, "skill": None, "scored": 0}
-        squared, absolute, percentage, symmetric, simple = (sums.mean(dim=0) / rows).tolist()
+            return {**dict.fromkeys(("rmse", "mae", "mape", "floored", "smape", "skill")), "scored": 0}
+        squared, absolute, percentage, symmetric, simple, floored = (sums.mean(dim=0) / rows).tolist()
         rmse = math.sqrt(squared)
         return {
-            "rmse": rmse, "mae": absolute, "mape": percentage, "smape": symmetric, "skill": _skill(rmse, math.sqrt(simple)),
-            "scored": rows,
+            "rmse": rmse, "mae": absolute, "mape": percentage, "floored": floored, "smape": symmetric,
+            "skill": _skill(rmse, math.sqrt(simple)), "scored": rows,
         }  # fmt: skip
 
 

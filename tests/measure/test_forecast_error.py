@@ -86,6 +86,19 @@ def test_by_hand():
     assert found["scored"] == 3 and found["pending"] == 0
 
 
+def test_percentages_of_next_to_nothing_are_of_the_floor_and_are_counted():
+    """Forecasts 0.5, -1, 6, 4 of 0, -0.001, 1, -8: shares 0.5 / 1, 0.999 / 1, 5 / 1 and 12 / 8; the first two are of the floor."""
+    y = column(0.0, -0.001, 1.0, -8.0)
+    stream = Given(y, column(0.5, -1.0, 6.0, 4.0), y)
+    found = figures(stream)
+    assert found["mape"] == pytest.approx((0.5 + 0.999 + 5 + 1.5) / 4, rel=1e-6) and found["floored"] == 0.5
+    lower = figures(stream, ForecastError(floor=0.001))  # what is as large as the floor is not below it; 0 is
+    assert lower["mape"] == pytest.approx((500 + 999 + 5 + 1.5) / 4, rel=1e-5) and lower["floored"] == 0.25
+    high = figures(stream, ForecastError(floor=10.0))  # no percentage at all: the mean error in units of the floor
+    assert high["floored"] == 1.0 and high["mape"] == pytest.approx(high["mae"] / 10.0, rel=1e-6)
+    assert found["mae"] == lower["mae"] == high["mae"] and found["smape"] == lower["smape"]
+
+
 def test_what_is_nothing_is_forecast_without_error():
     found = figures(Given(column(0.0, 0.0), column(0.0, 0.0), column(0.0, 0.0)))
     assert found["smape"] == found["mape"] == found["rmse"] == 0.0 and found["skill"] is None
@@ -108,6 +121,7 @@ def twin(newest, forecasts, y, rows, floor=1.0):
         "rmse": rmse,
         "mae": mean([abs(f - v) for f, _, v in cells]),
         "mape": mean([abs(f - v) / max(abs(v), floor) for f, _, v in cells]),
+        "floored": mean([float(abs(v) < floor) for _, _, v in cells]),
         "smape": mean([2 * abs(f - v) / (abs(f) + abs(v)) for f, _, v in cells]),
         "skill": 1 - rmse / simple,
         "scored": len(rows),
