@@ -72,7 +72,7 @@ def run_job(job: Job, progress: Progress | None = None) -> dict[str, Any]:
             learner,
             stream,
             budget=job.budget,
-            monitors=standard(stream),
+            monitors=standard(stream, learner),
             folder=place,
             resume=job.resume,
             device=job.device,

@@ -15,6 +15,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "mae": ("figures", "forecast", "mae"),
     "mape": ("figures", "forecast", "mape"),
     "refits": ("figures", "forecast", "refits"),
+    "turned_back": ("figures", "turned_back", "turned_back"),
     "anytime_accuracy": ("figures", "matrix", "anytime_accuracy"),
     "forgetting": ("figures", "matrix", "forgetting"),
     "backward_transfer": ("figures", "matrix", "backward_transfer"),

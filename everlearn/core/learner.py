@@ -5,6 +5,7 @@ A learner's state is a fold over events: `update` and `boundary` change it, `pre
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -56,7 +57,14 @@ class Learner(ABC):
 
 
 class Adapter(Learner):
-    """A learner that also learns at prediction time, from the same inputs."""
+    """A learner that also learns at prediction time, from the same inputs.
+
+    history: where it goes back to earlier states, each time that it did: [batches without labels so far, why, to which state]; None
+    where it never does. stopped: whether it gave up adapting for good, which it does with the last of these.
+    """
+
+    history: Sequence[Sequence[Any]] | None = None
+    stopped: bool = False
 
     @abstractmethod
     def adapt(self, x: X) -> Tensor:

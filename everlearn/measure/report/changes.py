@@ -22,6 +22,7 @@ from everlearn.measure.report.series import (
     set_names,
     when_new,
 )
+from everlearn.measure.report.turns import turns
 
 FORGOTTEN = 0.02  # a loss below two points is not called forgetting
 UNITS_LOST = 0.10  # a tenth of all units that fell silent
@@ -44,7 +45,7 @@ def forgetting_and_change(record: Mapping[str, Any], verdict: Mapping[str, Any])
             *_weak_classes(learner),
             _plasticity(learner, retrained(learners), name, since),
         ]
-    return paragraphs + _changes(record, learners, verdict) + recovered(record, verdict)
+    return paragraphs + _changes(record, learners, verdict) + turns(record) + recovered(record, verdict)
 
 
 def _forgetting(learner: Entry, plain: Entry | None, name: str) -> str:
