@@ -88,7 +88,7 @@ def run_study(
     pool = _Pool(study.name, cells, workers or os.cpu_count() or 1, total, watch)
     tuned = pool.measure(trials)
     chosen = {arm.label: _best(arm, tuned, scale, next(iter(study.measures))) for arm in arms}
-    final = [_cell(arm.label, chosen[arm.label], scale, seed) for arm in arms for seed in reported]
+    final = [_cell(label, chosen[label], scale, seed) for label, seed in in_order([arm.label for arm in arms], reported)]
     measured = pool.measure(final)
     found = {arm.label: [measured[_cell(arm.label, chosen[arm.label], scale, seed)] for seed in reported] for arm in arms}
     main = next(iter(study.measures))
@@ -123,6 +123,19 @@ def run_study(
 
     draw(record, folder / "figure.png")
     return StudyResult(record)
+
+
+def in_order(arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """(arm, seed) as they are measured: the first arm on every seed, then the others seed by seed.
+
+    The first cell of a seed makes what its arms share (`studies.shared`), and the others wait for it. In this order two processes have
+    other seeds to measure in the meantime.
+
+    >>> in_order(["system", "frozen", "tuned"], (0, 1))
+    [('system', 0), ('system', 1), ('frozen', 0), ('tuned', 0), ('frozen', 1), ('tuned', 1)]
+    """
+    first, *others = arms
+    return [(first, seed) for seed in seeds] + [(arm, seed) for seed in seeds for arm in others]
 
 
 def _scores(cells: Sequence[Measured], measure: str) -> list[float]:

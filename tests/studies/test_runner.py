@@ -6,7 +6,7 @@ import pytest
 
 from everlearn.core.errors import ArgumentError
 from everlearn.studies import runner
-from everlearn.studies.runner import run_study
+from everlearn.studies.runner import in_order, run_study
 from everlearn.studies.study import TUNING_SEEDS, Arm, Claim, Measured, Study
 
 
@@ -112,3 +112,23 @@ def test_progress_counts_every_cell(study, tmp_path):
     seen = []
     run_study(study, "quick", tmp_path, watch=lambda *at: seen.append(at))
     assert seen[-1] == (1.0, 14, 14)  # 2 arms x 2 settings x 2 tuning seeds + 2 arms x 3 seeds
+
+
+def test_nobody_waits_for_what_another_seed_makes_while_there_is_work():
+    """Two processes: making what a seed's arms share takes 10, an arm 2. Arm after arm, one waits for the third seed's; here none does."""
+
+    def ends(cells):
+        free, ready = [0.0, 0.0], {}
+        for _, seed in cells:
+            which = free.index(min(free))
+            begins = free[which]
+            if seed not in ready:
+                ready[seed] = begins + 10.0
+            free[which] = max(begins, ready[seed]) + 2.0
+        return max(free)
+
+    arms, seeds = ["a", "b", "c", "d", "e"], (0, 1, 2)
+    ours = in_order(arms, seeds)
+    assert sorted(ours) == sorted((arm, seed) for arm in arms for seed in seeds) and len(set(ours)) == 15
+    assert ends(ours) == 30.0  # all 3 * 10 + 15 * 2 = 60 of the work, by two
+    assert ends([(arm, seed) for arm in arms for seed in seeds]) == 34.0
