@@ -86,7 +86,7 @@ ARMS = {
     SYSTEM: Setup(ECO.format(""), "system", quick=QUICK),
     SOURCE: Setup("frozen()", "baseline", quick=QUICK),
     NORMS: Setup("bn_stats()", "baseline", quick=QUICK),
-    TENT: Setup("tent(lr={lr})", "baseline", rates(0.0003, 0.001, 0.003), quick=QUICK),
+    TENT: Setup("tent(lr={lr})", "baseline", rates(0.0003, 0.001, 0.003), quick=1),  # its bytes are claimed
     FAST: Setup("tent(lr=0.01)"),
     COLD: Setup(ECO.format(", warm_up_epochs=0"), "control", quick=1),  # of which only the first round is claimed
     FREE: Setup(ECO.format(", strength=0.0")),
