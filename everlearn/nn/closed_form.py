@@ -21,6 +21,8 @@ from everlearn.nn.liquid import LiquidCell
 from everlearn.nn.wiring import Wiring
 
 MODES = ("default", "no_gate", "pure")
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input  # (gradient, s) -> gradient s (1 - s), into grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input  # (gradient, y) -> gradient (1 - y^2), into grad_input
 HEIGHT, SLOPE = 1.7159, 0.666  # of the scaled tanh, LeCun's
 
 
@@ -99,36 +101,32 @@ class CfCCell(LiquidCell):
         return states
 
     def unroll(self, x: Tensor, h: Tensor, dt: Tensor | float) -> Tensor:
-        # All factors go into the weights around, so that the recursion knows only half a tanh: tanh(z) / 2 = sigmoid(2 z) - 1/2
-        layers = [(2 * SLOPE * layer.weight, 2 * SLOPE * layer.bias) for layer in self.backbone] + [self._head(dt)]
-        layers[1:] = [(2 * HEIGHT * weight, bias) for weight, bias in layers[1:]]
-        (weight, bias), rest = layers[0], layers[1:]
-        from_x, from_h = weight.split((self.in_features, self.units), 1)
-        drive = torch.nn.functional.linear(x.transpose(0, 1), from_x, bias)  # (time, batch, width), of all steps at once
+        # All factors go into the weights, so that the recursion knows only tanh(z) = 2 sigmoid(2 z) - 1, of 2 z
+        dropped = self.dropout if self.training else 0.0
+        gain = HEIGHT / (1 - dropped)  # of the tanh behind a backbone layer
+        layers = [2 * SLOPE * torch.cat([layer.weight, layer.bias.unsqueeze(1)], 1) for layer in self.backbone]
+        layers.append(self._head(dt))
+        layers[1:] = [gain * layer for layer in layers[1:]]
         kept = None
-        if self.dropout and self.training:
-            kept = [drop(drive.new_ones(*drive.shape[:2], layer.out_features), self.dropout) for layer in self.backbone]
-        steps = dt.T.unsqueeze(-1) if isinstance(dt, Tensor) else dt
-        flat = [part for layer in rest for part in layer]
-        size = 1 if self.mode == "pure" else 2  # the recursion's states are halves, too
-        states = _Recursion.apply(self.mode, kept, drive, h / size, steps, self.A, self.w_tau, size * from_h, *flat)
-        return (size * states).transpose(0, 1)
-
-    def _head(self, dt: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Weight and bias of all heads under one another, f1 and f2 doubled; with one dt for all, a dt + b is one head."""
-        parts = {name: (head.weight, head.bias) for name, head in self.heads.items()}
-        if self.mask is not None:
-            parts |= {name: (parts[name][0] * self.mask, parts[name][1]) for name in ("f1", "f2") if name in parts}
-        if self.mode == "pure":
-            return parts["f1"]
-        fixed = [] if isinstance(dt, Tensor) else [dt * part for part in parts["a"]]
-        gate = [part + more for part, more in zip(parts["b"], fixed, strict=True)] if fixed else parts["b"]
-        rest = [gate] if fixed else [gate, parts["a"]]
-        weight, bias = (
-            torch.cat([torch.cat([f1, f2]) * 2, *others])
-            for f1, f2, *others in zip(parts["f1"], parts["f2"], *rest, strict=True)
+        if dropped:
+            kept = [drop(x.new_ones(x.shape[1], len(x), len(layer)), dropped).sign() for layer in layers[:-1]]
+        steps = dt.T.unsqueeze(1) if isinstance(dt, Tensor) else dt
+        states = _Recursion.apply(
+            self.mode, gain, kept, x.permute(1, 2, 0), h.T, steps, self.A, self.w_tau, *layers
         )
-        return weight, bias
+        return states.permute(2, 0, 1)
+
+    def _head(self, dt: Tensor | float) -> Tensor:
+        """Weights and biases (to, from + 1) of all heads under one another: 2 f1, 2 f2, and with one dt for all a dt + b, else b and a."""
+        weights, biases = zip(*((head.weight, head.bias) for head in self.heads.values()), strict=True)
+        if self.mask is not None:
+            weights = [weight * self.mask for weight in weights[:2]] + list(weights[2:])
+        each = torch.cat([torch.cat(weights), torch.cat(biases).unsqueeze(1)], 1)
+        if self.mode == "pure":
+            return each
+        last = [[0, 0, 0, 1], [0, 0, 1, 0]] if isinstance(dt, Tensor) else [[0, 0, dt, 1]]
+        mixed = each.new_tensor([[2, 0, 0, 0], [0, 2, 0, 0], *last]) @ each.view(4, -1)
+        return mixed.view(-1, each.shape[1])
 
 
 class WiredCfCCell(LiquidCell):
@@ -169,115 +167,143 @@ class WiredCfCCell(LiquidCell):
 
 
 class _Recursion(torch.autograd.Function):
-    """All steps of a CfC cell, time first, and their gradient.
+    """All steps of a CfC cell, and their gradient; everything lies (time, units, batch).
 
-    Every tanh stands here as its half, sigmoid(2 z) - 1/2 with the 2 in the weights: torch's sigmoid is nowhere slower than its tanh,
-    and on some processors ten times as fast. Of the gradient only what passes from step to step is computed step by step: two
-    products with weights and two with derivatives that were computed for all steps together. The gradients of the weights are then
-    one product each.
+    What goes into a layer ends with a row of ones, by which its last column of weights, the bias, is multiplied; behind a layer whose
+    answers the next weights multiply by `gain` it is 1 / gain. Torch's sigmoid is nowhere slower than its tanh, and on some processors
+    ten times as fast, so every tanh is made of one. Only what goes into layers, and the heads, are kept for the gradient, and a step
+    back ends with the gradients of the weights, while its numbers are in the cache.
     """
 
     @staticmethod
-    def forward(ctx, mode, kept, drive, h, dt, asymptote, w_tau, from_h, *flat):
-        layers = [(weight.T, bias) for weight, bias in zip(flat[::2], flat[1::2], strict=True)]
-        steps, batch = drive.shape[:2]
-        hidden = [drive.new_empty(steps, batch, len(weight)) for weight, _ in layers]  # inputs of each layer but the first
-        heads = drive.new_empty(steps, batch, layers[-1][0].shape[1] if layers else drive.shape[2])
-        states = drive.new_empty(steps + 1, batch, h.shape[1])
-        states[0] = h
-        backward = from_h.T
-        outs = [
-            part.unbind(0) for part in (*hidden, heads)
-        ]  # views to write into: one call takes less time than an index each
-        drive, every = drive.unbind(0), states.unbind(0)
-        for t in range(steps):
-            z = torch.addmm(drive[t], every[t], backward, out=outs[0][t])
-            for number, (weight, bias) in enumerate(layers):
-                z.sigmoid_().sub_(0.5)
-                if kept is not None:
-                    z.mul_(kept[number][t])
-                z = torch.addmm(bias, z, weight, out=outs[number + 1][t])
-            _answer(mode, z, dt[t] if isinstance(dt, Tensor) else dt, asymptote, w_tau, out=every[t + 1])
+    def forward(ctx, mode, gain, kept, x, h, dt, asymptote, w_tau, *layers):
+        steps, features, batch = x.shape
+        inputs = [x.new_full((steps + 1, weight.shape[1], batch), 1 / gain) for weight in layers]
+        inputs[0].fill_(1.0)
+        inputs[0][:steps, :features] = x
+        inputs[0][0, features:-1] = h
+        heads = x.new_empty(steps, len(layers[-1]), batch)
+        ends = (_Pure if mode == "pure" else _Gated)(mode, heads, len(h), dt, asymptote, w_tau)
+        minus = x.new_full((), -1.0)
+        # views to read from and write into, all at once: one call takes less time than an index each
+        sources = [u.unbind(0) for u in inputs]
+        outs = [u[:, :-1].unbind(0) for u in inputs[1:]] + [heads.unbind(0)]
+        states = inputs[0][1:, features:-1]
+        for t, state in enumerate(states.unbind(0)):
+            for number, weight in enumerate(layers):
+                z = torch.mm(weight, sources[number][t], out=outs[number][t])
+                if number < len(layers) - 1:
+                    torch.add(minus, z.sigmoid_(), alpha=2, out=z)
+                    if kept is not None:
+                        z.mul_(kept[number][t].T)
+            ends.answer(t, out=state)
         ctx.mode, ctx.kept, ctx.dt = mode, kept, None if isinstance(dt, Tensor) else dt
-        ctx.save_for_backward(
-            heads, states, dt if isinstance(dt, Tensor) else None, asymptote, w_tau, from_h, *flat, *hidden
-        )
-        return states[1:]
+        ctx.save_for_backward(dt if isinstance(dt, Tensor) else None, asymptote, w_tau, heads, *layers, *inputs)
+        return states.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        heads, states, dt, asymptote, w_tau, from_h, *others = ctx.saved_tensors
-        count = len(others) // 3
-        layers, hidden = others[: 2 * count : 2], others[2 * count :]
-        slopes, dt_slope, own = _derivatives(ctx.mode, heads, ctx.dt if dt is None else dt, asymptote, w_tau)
-        curves = []  # derivatives of the hidden layers' outputs by what goes in
-        for number, u in enumerate(hidden):
-            kept = None if ctx.kept is None else ctx.kept[number]
-            if kept is None:
-                curves.append(torch.addcmul(u.new_full((), 0.25), u, u, value=-1))
-            else:  # u = kept (sigmoid(z) - 1/2)
-                curves.append(torch.where(kept > 0, kept / 4 - u * u / kept.clamp(min=1e-12), 0))
-        # each factor gives its place to the gradient of what goes into its layer, since fresh memory takes long
-        inward = [*curves, slopes.flatten(2)]
-        received = torch.empty_like(gradient, memory_format=torch.contiguous_format)
-        received[-1] = gradient[-1]
-        rooms = [torch.empty_like(u[0]) for u in hidden]
-        every = list(
-            zip(gradient.unbind(0), received.unbind(0), received.unsqueeze(2).unbind(0), slopes.unbind(0), strict=True)
+        dt, asymptote, w_tau, heads, *others = ctx.saved_tensors
+        layers, inputs = others[: len(others) // 2], others[len(others) // 2 :]
+        steps, units, batch = gradient.shape
+        features = inputs[0].shape[1] - units - 1
+        ends = (_Pure if ctx.mode == "pure" else _Gated)(
+            ctx.mode, heads, units, ctx.dt if dt is None else dt, asymptote, w_tau
         )
-        views = [part.unbind(0) for part in inward]
-        for t in range(len(every) - 1, -1, -1):
-            _, _, g, slope = every[t]
-            slope.mul_(g)
-            for number in range(count - 1, -1, -1):
-                views[number][t].mul_(torch.mm(views[number + 1][t], layers[number], out=rooms[number]))
+        d_dt = torch.empty_like(dt) if ctx.needs_input_grad[5] else None
+        d_x = gradient.new_empty(steps, features, batch) if ctx.needs_input_grad[3] else None
+        d_layers = [torch.zeros_like(weight.T) for weight in layers]
+        inward = [weight.T[:-1] / (2 if number else 1) for number, weight in enumerate(layers)]  # tanh(z) by 2 z
+        from_x, from_h = inward[0].split((features, units))
+        rooms = [gradient.new_empty(len(weight), batch) for weight in layers]  # by what each layer gives, of one step
+        turned = [room.T for room in rooms]
+        found = _views(rooms[-1], units)
+        sources = [u.unbind(0) for u in inputs]
+        outs = [u[:, :-1].unbind(0) for u in inputs[1:]]
+        before = gradient.unbind(0)
+        received = ends.factor * before[-1]
+        for t in range(steps - 1, -1, -1):
+            ends.back(t, received, found, None if d_dt is None else d_dt[t])
+            for number in range(len(layers) - 1, -1, -1):
+                d_layers[number].addmm_(sources[number][t], turned[number])
+                if number:
+                    d = torch.mm(inward[number], rooms[number], out=rooms[number - 1])
+                    if ctx.kept is not None:
+                        d.mul_(ctx.kept[number - 1][t].T)
+                    tanh_backward(d, outs[number - 1][t], grad_input=d)
+            if d_x is not None:
+                torch.mm(from_x, rooms[0], out=d_x[t])
             if t:
-                before, out, *_ = every[t - 1]
-                torch.addmm(before, views[0][t], from_h, out=out)
-        found = []
-        for number, u in enumerate(hidden):
-            d = inward[number + 1].flatten(0, 1)
-            found += [d.T @ u.flatten(0, 1), d.sum(0)]
-        d_dt = (received * dt_slope).sum(-1, keepdim=True) if ctx.needs_input_grad[4] else None
-        d_own = [(received * slope).sum((0, 1)) for slope in own] if own else [None, None]
-        d_from_h = inward[0].flatten(0, 1).T @ states[:-1].flatten(0, 1)
-        return None, None, inward[0], inward[0][0] @ from_h, d_dt, *d_own, d_from_h, *found
+                torch.addmm(before[t - 1], from_h, rooms[0], beta=ends.factor, alpha=ends.factor, out=received)
+        return None, None, None, d_x, from_h @ rooms[0], d_dt, *ends.gradients, *(d.T for d in d_layers)
 
 
-def _answer(mode, z, dt, asymptote, w_tau, out):
-    """The next state (batch, units), of which all modes but "pure" take half, into `out`, from the heads z (f1, f2, gate and, with
-    a tensor of times, a); what the gradient needs of them is left in z.
+class _Gated:
+    """The end of a step, h = 2 (s1 + g (s2 - s1)) - 1 with s1 = sigmoid(2 f1) and s2 alike: the sigmoids take the place of the heads.
+    Mode "no_gate" has 1/2 in the place of s1 in the bracket.
     """
-    units = out.shape[1]
-    if mode == "pure":
-        decay = torch.exp(-dt * (w_tau.abs() + z.abs())).mul_(z)
-        torch.addcmul(asymptote, asymptote, decay, value=-1, out=out)
-        return
-    if z.shape[1] == 4 * units:
-        z, a = z.split(3 * units, 1)
-        z[:, 2 * units :].addcmul_(a, dt)
-    f1, f2, gate = z.sigmoid_().split(units, 1)
-    z[:, : 2 * units].sub_(0.5)
-    if mode == "default":
-        torch.lerp(f1, f2, gate, out=out)
-    else:
-        torch.addcmul(f1, gate, f2, out=out)
+
+    factor = 2.0  # half the answer is what the gradient comes by
+    gradients = (None, None)
+
+    def __init__(self, mode, heads, units, dt, asymptote, w_tau):
+        self.default, self.dt = mode == "default", dt if isinstance(dt, Tensor) else None
+        self.heads = list(zip(*(part.unbind(0) for part in _views(heads, units, 1)), strict=True))
+        self.minus, self.half = heads.new_full((), -1.0), heads.new_full((), 0.5)
+
+    def answer(self, t, out):
+        z, f1, f2, gate, *rate = self.heads[t]
+        if rate:
+            gate.addcmul_(rate[0], self.dt[t])
+        z.sigmoid_()
+        torch.lerp(f1, f2, gate, out=out) if self.default else torch.addcmul(f1, gate, f2, out=out)
+        torch.add(self.minus, out, alpha=2, out=out)
+        if not self.default:
+            out.sub_(gate)
+
+    def back(self, t, received, found, d_dt):
+        z, f1, f2, gate, *rate = self.heads[t]
+        d_z, d_f1, d_f2, d_gate, *d_rate = found
+        torch.mul(received, gate, out=d_f2)
+        torch.sub(received, d_f2, out=d_f1) if self.default else d_f1.copy_(received)
+        torch.sub(f2, f1 if self.default else self.half, out=d_gate).mul_(received)
+        sigmoid_backward(d_z, z, grad_input=d_z)
+        if rate:
+            torch.mul(d_gate, self.dt[t], out=d_rate[0])
+            if d_dt is not None:
+                torch.sum(d_gate * rate[0], 0, keepdim=True, out=d_dt)
 
 
-def _derivatives(mode, heads, dt, asymptote, w_tau):
-    """Derivatives of the answers by heads (time, batch, parts, units), by dt (time, batch, units), and by A and w_tau."""
-    if mode == "pure":
-        rate = w_tau.abs() + heads.abs()
-        decay = torch.exp(-dt * rate)
-        by_head = -asymptote * decay * (1 - dt * heads.abs())
-        by_tau = asymptote * heads * decay * dt * w_tau.sign()
-        return by_head.unsqueeze(2), asymptote * heads * decay * rate, (1 - decay * heads, by_tau)
-    units = heads.shape[2] // (4 if isinstance(dt, Tensor) else 3)
-    f1, f2, gate, *rate = heads.split(units, 2)
-    by_f2 = gate * (0.25 - f2 * f2)
-    by_gate = gate * (1 - gate) * (f2 - f1 if mode == "default" else f2)
-    by_f1 = (0.25 - f1 * f1) * (1 - gate if mode == "default" else 1.0)
-    by_a = [by_gate * dt for _ in rate]
-    by_dt = by_gate * rate[0] if rate else None
-    return torch.stack([by_f1, by_f2, by_gate, *by_a], 2), by_dt, ()
+class _Pure:
+    """The end of a step, h = A - A exp(-dt (|w_tau| + |f1|)) f1."""
+
+    factor = 1.0
+
+    def __init__(self, mode, heads, units, dt, asymptote, w_tau):
+        self.heads, self.dt, self.asymptote, self.w_tau = heads, dt, asymptote.unsqueeze(1), w_tau.unsqueeze(1)
+        self.gradients = (torch.zeros_like(asymptote), torch.zeros_like(w_tau))
+
+    def _decay(self, t):
+        f1, dt = self.heads[t], self.dt[t] if isinstance(self.dt, Tensor) else self.dt
+        rate = self.w_tau.abs() + f1.abs()
+        return f1, dt, rate, torch.exp(-dt * rate)
+
+    def answer(self, t, out):
+        f1, _, _, decay = self._decay(t)
+        torch.addcmul(self.asymptote, self.asymptote, decay.mul_(f1), value=-1, out=out)
+
+    def back(self, t, received, found, d_dt):
+        f1, dt, rate, decay = self._decay(t)
+        by_decay = -self.asymptote * received * decay
+        torch.mul(by_decay, 1 - dt * f1.abs(), out=found[1])
+        by_exponent = -by_decay * f1
+        self.gradients[0].add_((received * (1 - decay * f1)).sum(1))
+        self.gradients[1].add_((by_exponent * dt * self.w_tau.sign()).sum(1))
+        if d_dt is not None:
+            torch.sum(by_exponent * rate, 0, keepdim=True, out=d_dt)
+
+
+def _views(z, units, dim=0):
+    """What the sigmoid takes at once, all heads but that of a tensor of times, and each head by itself."""
+    return z.narrow(dim, 0, min(3 * units, z.shape[dim])), *z.split(units, dim)
