@@ -111,9 +111,7 @@ class CfCCell(LiquidCell):
         if dropped:
             kept = [drop(x.new_ones(x.shape[1], len(x), len(layer)), dropped).sign() for layer in layers[:-1]]
         steps = dt.T.unsqueeze(1) if isinstance(dt, Tensor) else dt
-        states = _Recursion.apply(
-            self.mode, gain, kept, x.permute(1, 2, 0), h.T, steps, self.A, self.w_tau, *layers
-        )
+        states = _Recursion.apply(self.mode, gain, kept, x.permute(1, 2, 0), h.T, steps, self.A, self.w_tau, *layers)
         return states.permute(2, 0, 1)
 
     def _head(self, dt: Tensor | float) -> Tensor:
