@@ -91,14 +91,17 @@ class MaskedAutoencoder(nn.Module):
     def _encode(self, seen: Tensor) -> Tensor:
         return self.encoder(torch.cat([self.cls.expand(len(seen), -1, -1), seen], 1))
 
+    def encode_seen(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """(rows, 1 + kept, dim): the first token, and one for each patch that is not `hidden` (rows, tokens), in their order."""
+        seen = _seen_first(hidden)[:, : self.kept, None]
+        embedded = self.embed(self.patches(images)) + self.positions
+        return self._encode(embedded.gather(1, seen.expand(-1, -1, embedded.shape[2])))
+
     def forward(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Painted patches (rows, tokens, pixels) where `hidden` (rows, tokens) are out of sight."""
         rows = len(images)
-        order = hidden.int().argsort(dim=1, stable=True)  # those in sight first, in their order
-        seen = order[:, : self.kept, None]
-        embedded = self.embed(self.patches(images)) + self.positions
-        z = self._encode(embedded.gather(1, seen.expand(-1, -1, embedded.shape[2])))
-        back = order.argsort(1)[:, :, None].expand(-1, -1, z.shape[2])
+        z = self.encode_seen(images, hidden)
+        back = _seen_first(hidden).argsort(1)[:, :, None].expand(-1, -1, z.shape[2])
         masks = self.mask_token.expand(rows, self.tokens - self.kept, -1)
         placed = torch.cat([z[:, 1:], masks], 1).gather(1, back)
         decoded = self.decoder(torch.cat([z[:, :1], placed], 1) + self.decoder_positions)
@@ -108,3 +111,8 @@ class MaskedAutoencoder(nn.Module):
         """Mean squared error of hidden pixels; what is in sight plays no part."""
         error = (self(images, hidden) - self.patches(images)).square().mean(2)
         return (error * hidden).mean() / self.mask_ratio
+
+
+def _seen_first(hidden: Tensor) -> Tensor:
+    """(rows, tokens) int64: the places of the patches in sight, in their order, then those of the others."""
+    return hidden.int().argsort(dim=1, stable=True)

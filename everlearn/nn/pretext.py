@@ -34,6 +34,10 @@ class Pretext(Protocol):
         """The mean over these rows."""
         ...
 
+    def tokens(self, model: nn.Module, *inputs: Tensor) -> Tensor:
+        """(rows, length, dim): what the model makes of these rows before its last part. Penalties ask for it; nothing else does."""
+        ...
+
 
 @dataclass(frozen=True, repr=False)
 class NextToken(Described):
@@ -57,6 +61,12 @@ class NextToken(Described):
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # half the digits are too few for the sum
         return functional.cross_entropy(scores.flatten(0, 1), x[:, 1:].flatten())
 
+    def tokens(self, model: nn.Module, *inputs: Tensor) -> Tensor:
+        """What the last layer sees: `model.hidden(x)`, or the last hidden state of a Hugging Face model."""
+        x = inputs[0].long()[:, :-1]
+        hidden = getattr(model, "hidden", None)
+        return model(x, output_hidden_states=True).hidden_states[-1] if hidden is None else hidden(x)
+
 
 @dataclass(frozen=True, repr=False)
 class MaskedAutoencoding(Described):
@@ -75,6 +85,10 @@ class MaskedAutoencoding(Described):
     def loss(self, model: nn.Module, *inputs: Tensor) -> Tensor:
         """The mean over hidden pixels."""
         return model.loss(*inputs)
+
+    def tokens(self, model: nn.Module, *inputs: Tensor) -> Tensor:
+        """What the encoder makes of the patches in sight."""
+        return model.encode_seen(*inputs)
 
 
 PRETEXTS: dict[str, type[NextToken | MaskedAutoencoding]] = {cls.name: cls for cls in (NextToken, MaskedAutoencoding)}
