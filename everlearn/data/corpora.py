@@ -23,7 +23,9 @@ def corpus(*names: str) -> Tensor:
     """
     folder = next((root / FOLDER for root in roots() if (root / FOLDER).is_dir()), None)
     if folder is None:
-        raise DataError(f"{FOLDER}: not found in {where()}. Set EVERLEARN_DATA to the folder that holds the folder of this name.")
+        raise DataError(
+            f"{FOLDER}: not found in {where()}. Set EVERLEARN_DATA to the folder that holds the folder of this name."
+        )
     known = [path.name.removesuffix(ENDING) for path in sorted(folder.glob(f"*{ENDING}"))]
     for name in names:
         if name not in known:
