@@ -71,8 +71,8 @@ PAINT = MaskedAutoencoding()
 class Setup:
     """An arm: what is learned, with which schedule, and what else differs.
 
-    keep: share of each past pair that is kept and replayed; penalty: lwf or mas; kind: digits, buffer (GDumb), joint, anytime, softmax,
-    quadratic, texts or halves.
+    keep: share of each past pair that is kept and replayed; penalty: lwf or mas; copy: go on from the annealed copy; kind: digits,
+    buffer (GDumb), joint, anytime, softmax, quadratic, texts or halves.
     """
 
     schedule: str
@@ -80,6 +80,7 @@ class Setup:
     kind: str = "digits"
     keep: float = 0.0
     penalty: str = ""
+    copy: bool = False
     quick: bool = False
 
 
@@ -102,16 +103,18 @@ ARMS = {
     "GDumb .05": Setup(COSINE, "baseline", "buffer", keep=0.05),
     "GDumb .5": Setup(COSINE, "baseline", "buffer", keep=0.5),
     "joint (reference)": Setup(COSINE, "control", "joint"),
+    "infinite .5, from the copy": Setup(INFINITE, "part", copy=True),
     "any time": Setup(INFINITE, "part", "anytime"),
     **{
         f"{kind}, {name}": Setup(name, "control", kind, quick=kind != "halves")
         for kind in ("quadratic", "softmax", "halves")
         for name in (COSINE, INFINITE, LOW)
     },
+    "softmax, infinite .5, from the copy": Setup(INFINITE, "control", "softmax", copy=True),
     **{f"texts, {name}": Setup(name, "part", "texts") for name in (COSINE, INFINITE, "no re-warm")},
     **{f"texts, {name}, replay": Setup(name, "part", "texts", keep=1.0) for name in (COSINE, INFINITE)},
 }
-STRENGTHS = {"lwf": (0.25, 0.5, 0.75), "mas": (0.01, 1.0, 100.0)}
+STRENGTHS = {"lwf": (0.25, 0.5, 0.75), "mas": (0.01, 0.1, 1.0)}
 PENALTY = {"lwf": LwFPenalty, "mas": MASPenalty}
 
 
@@ -236,7 +239,7 @@ def _digits(arm: str, setup: Setup, setting: Mapping[str, Any], scale: str, seed
     penalty = PENALTY[setup.penalty](PAINT, strength=setting["strength"]) if setup.penalty else None
     line = _line(setup.schedule, lr, steps, scale, seed, replay=replay, penalty=penalty)
     shown = not tuning and arm in (COSINE, INFINITE)
-    way = walk(line, pairs, steps, judge, every=LOOKS[scale] if shown else 0)
+    way = walk(line, pairs, steps, judge, every=LOOKS[scale] if shown else 0, from_copy=setup.copy)
     scores = {"painted": 1.0 - way.loss, "learned": 1.0 - way.learned, "forgotten": way.forgotten}
     curves = {RATE_CURVE: way.curves["rate"], LOSS_CURVE: way.curves["loss"]} if shown else {}
     return Measured(scores | ({} if tuning else {"probe": probe(way.model.eval(), _data())}), curves)
@@ -289,7 +292,7 @@ def _softmax(setup: Setup, seed: int) -> Measured:
         return float(functional.cross_entropy(model(x), data.y))
 
     domains = [ImageDomain(f"phase {number}", rows, rows[:1]) for number in range(3)]
-    way = walk(line, domains, SOFTMAX_STEPS, judge, every=LOOKS["softmax"])
+    way = walk(line, domains, SOFTMAX_STEPS, judge, every=LOOKS["softmax"], from_copy=setup.copy)
     return Measured(_risen(way) | {"delivered": way.loss}, {FLAT_CURVE: way.curves["loss"]})
 
 

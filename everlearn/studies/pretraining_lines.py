@@ -27,11 +27,8 @@ from everlearn.optim.noisy_quadratic import NoisyQuadratic
 from everlearn.optim.rates import InfiniteLR
 from everlearn.optim.schedules import Constant, Infinite, Join, RepeatedCosine, Schedule, Warmup, wsd
 
-WARM, COOL, FORK = (
-    0.05,
-    0.4,
-    0.2,
-)  # shares of a phase: warm-up, end of the cool-down (both in the first one), the delivered fork
+WARM, COOL = 0.05, 0.4  # end of the warm-up and of the cool-down, as shares of a phase; both in the first one
+FORK = 0.2  # the share of a phase that its delivered fork takes
 LEAST = 0.1  # the lowest rate, as a share of the highest
 FLAT = 1e-4  # the least rise whose logarithm is taken
 MEAN, SPREAD = 0.1307, 0.3081  # of the pixels of MNIST, as shares of white
@@ -98,9 +95,13 @@ def walk(
     judge: Callable[[nn.Module, int], float],
     *,
     every: int = 0,
+    from_copy: bool = False,
 ) -> Way:
-    """Lead a line through domains. judge: (model, number of the domain) -> loss; every: updates between two looks at the loss on the first
-    domain and the rate (0: none)."""
+    """Lead a line through domains.
+
+    judge: (model, number of the domain) -> loss; every: updates between two looks at the loss on the first domain and the rate (0: none);
+    from_copy: go on from the annealed copy, as one should not, and not from the main line.
+    """
     fork = round(FORK * steps) if isinstance(line.scheduler, InfiniteLR) else 0
     way, done, rates, losses = Way([], line.model, []), 0, [], []
 
@@ -108,14 +109,16 @@ def walk(
         nonlocal done
         done += 1
         if every and done % every == 0:
-            rates.append([float(done), seen.lr])
+            rates.append([float(done), seen.rate])
             losses.append([float(done), judge(seen.model, 0)])
             way.highest[-1] = max(way.highest[-1], losses[-1][1])
 
     for domain in domains:
         way.highest.append(-math.inf)
-        line.phase(domain, steps - fork, watch=look)
-        way.model = line.deliver(fork, watch=look)
+        line.phase(domain, steps - fork, watch=look, allow_rewarm=from_copy)
+        if from_copy:
+            line.anneal(fork, watch=look)
+        way.model = line.deliver(0 if from_copy else fork, watch=look)
         way.delivered.append([judge(way.model, number) for number in range(len(domains))])
     way.curves = {"rate": rates, "loss": losses} if every else {}
     return way

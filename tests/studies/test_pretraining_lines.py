@@ -111,19 +111,34 @@ def test_a_line_is_plain_descent_with_forks(name, fork):
 
 
 def test_rates_of_forks_stand_in_their_place():
-    """Phases of 10: rates of the updates to come, 0.1 on the main line, down to 0.02 at the end of each fork, then up again."""
+    """Phases of 10, a fork of 2: updates 5 and 15 at 0.1, updates 10 and 20, the second of a fork, at 0.1 * 0.2 ** (1 / 2)."""
     model = nn.Linear(1, 1, bias=False)
     line = ContinualPretrainer(
         model, optimizer=SGD(0.2), schedule=schedule_of("infinite .5", 0.2, 10), objective=Towards(), batch=4
     )
     way = walk(line, [ImageDomain(name, torch.zeros(20, 1)) for name in "ab"], 10, lambda model, number: 0.0, every=5)
-    assert way.curves["rate"] == [
-        [5, pytest.approx(0.1)],
-        [10, pytest.approx(0.02)],
-        [15, pytest.approx(0.1)],
-        [20, pytest.approx(0.02)],
-    ]
+    assert [point[0] for point in way.curves["rate"]] == [5, 10, 15, 20]
+    assert [point[1] for point in way.curves["rate"]] == pytest.approx([0.1, 0.1 * 0.2**0.5, 0.1, 0.1 * 0.2**0.5])
     assert line.steps == 16
+
+
+def test_going_on_from_the_copy_makes_the_rate_jump():
+    """From 0 towards 1 and then -1, phases of 10 by hand: the second one starts where the fork of the first ended, at 0.1 again."""
+    rate = schedule_of("infinite .5", 0.2, 10)
+    weight, ends = 0.0, []
+    for target, begin in ((1.0, 0), (-1.0, 8)):
+        for step in range(8):
+            weight -= rate(begin + step) * (weight - target)
+        for step in range(2):
+            weight -= rate.annealed(0.1, step / 2) * (weight - target)
+        ends.append(weight)
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    line = ContinualPretrainer(model, optimizer=SGD(0.2), schedule=rate, objective=Towards(), batch=4)
+    domains = [ImageDomain(str(target), torch.full((20, 1), target)) for target in (1.0, -1.0)]
+    way = walk(line, domains, 10, lambda model, number: model.weight.item(), from_copy=True)
+    assert [row[0] for row in way.delivered] == pytest.approx(ends, abs=1e-5)
+    assert line.steps == 20
 
 
 def test_without_looks_there_are_no_curves():
