@@ -60,7 +60,7 @@ TUNED = 2  # pairs of digits of a tuning run
 SOFTMAX_STEPS, SOFTMAX_RATE, SOFTMAX_BATCH, SOFTMAX_DECAY = 3000, 0.3, 8, 1e-3
 TEXT_STEPS, TEXT_RATE, TEXT_BATCH, WINDOW, TEXT_REPLAY = 1000, 3e-3, 8, 64, 0.25
 WINDOWS = 512  # of each text that are judged
-LOOKS = {"quick": 15, "full": 40, "softmax": 50, "halves": 50}  # updates between two points of a curve
+LOOKS = {"quick": 30, "full": 40, "softmax": 50, "halves": 50}  # updates between two points of a curve
 
 RATE_CURVE, LOSS_CURVE = "Learning rate, forks in their place", "Loss on the digits 0 and 1, forks in their place"
 FLAT_CURVE = "Training loss where nothing shifts, forks in their place"
@@ -139,8 +139,8 @@ class InfiniteLRStudy(Study):
     axes: ClassVar[Mapping[str, str]] = {RATE_CURVE: "update", LOSS_CURVE: "update", FLAT_CURVE: "update"}
 
     def seeds(self, scale: str) -> tuple[int, ...]:
-        """Three: weights, rows and masks."""
-        return tuple(range(3))
+        """Five at quick scale, three at full scale: weights, rows and masks."""
+        return tuple(range(5 if scale == "quick" else 3))
 
     def arms(self, scale: str) -> tuple[Arm, ...]:
         """At quick scale two schedules for digits at one rate, and where nothing shifts; at full scale all, digits tuned on one grid."""
