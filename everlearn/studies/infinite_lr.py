@@ -60,7 +60,7 @@ TUNED = 2  # pairs of digits of a tuning run
 SOFTMAX_STEPS, SOFTMAX_RATE, SOFTMAX_BATCH, SOFTMAX_DECAY = 3000, 0.3, 8, 1e-3
 TEXT_STEPS, TEXT_RATE, TEXT_BATCH, WINDOW, TEXT_REPLAY = 1000, 3e-3, 8, 64, 0.25
 WINDOWS = 512  # of each text that are judged
-LOOKS = {"quick": 30, "full": 40, "softmax": 50, "halves": 50}  # updates between two points of a curve
+LOOKS = {"quick": 30, "full": 40, "softmax": 100, "halves": 50}  # updates between two points of a curve
 
 RATE_CURVE, LOSS_CURVE = "Learning rate, forks in their place", "Loss on the digits 0 and 1, forks in their place"
 FLAT_CURVE = "Training loss where nothing shifts, forks in their place"
