@@ -125,16 +125,16 @@ class InfiniteLRStudy(Study):
     title: ClassVar[str] = "A schedule without an end makes pre-training on one domain after the other better"
     reference: ClassVar[str] = "Singh et al. (2025), arXiv 2503.02844"
     measures: ClassVar[Mapping[str, str]] = {
-        "painted": "1 less the mean squared error of hidden pixels of variance 1, mean over the five pairs of digits at the end",
+        "painted": "1 less the squared error of hidden pixels (variance 1) at the end, mean over five pairs",
         "probe": "accuracy of a ridge probe over ten digits at the end",
         "learned": "as painted, each pair by the copy delivered after it",
-        "forgotten": "rise of the error on earlier pairs since the copy delivered after each",
-        "rise": "highest loss within a phase where nothing shifts, less the loss of the copy delivered before",
+        "forgotten": "rise of the error on earlier pairs since their delivered copies",
+        "rise": "highest loss within a phase where nothing shifts, less that delivered before",
         "ln rise": "its logarithm",
         "delivered": "training loss of the copy delivered last where nothing shifts",
         "apart": "largest difference between a copy and a cosine run of its length, as a share of the loss of the latter",
         "text": "mean held-out loss of the texts at the end, nats a byte",
-        "text forgotten": "rise of the loss on earlier texts since the copy delivered after each",
+        "text forgotten": "rise of the loss on earlier texts since their delivered copies",
     }
     axes: ClassVar[Mapping[str, str]] = {RATE_CURVE: "update", LOSS_CURVE: "update", FLAT_CURVE: "update"}
 
