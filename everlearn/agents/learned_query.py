@@ -21,7 +21,7 @@ from everlearn.core.state import capture, newest_snapshot, save_snapshot
 from everlearn.data.query_problem import QueryProblem, leaders, pick
 
 ANSWERS = ("erm", "head", "posterior")
-NETWORKS = ("mlp", "arms")
+NETWORKS = ("mlp", "arms", "posterior")
 FLIP = 0.2315
 
 
@@ -61,7 +61,7 @@ class Learned(Memoryless):
         self.network = network
         self.width = width
         heads = len(problem.answers) if answer == "head" else 0
-        self.scores = make_network(network, problem.size, heads, width, seed)
+        self.scores = make_network(network, problem, heads, width, seed)
         self.values: dict[float, float] = {}
         self.archive: dict[str, Tensor] = {}
         self.curve: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ class Learned(Memoryless):
 
     def check(self, problem: QueryProblem) -> None:
         """The queries it was trained on; arms may be of another number."""
-        if self.network == "mlp" and (problem.size, len(problem.answers)) != (self.problem.size, len(self.problem.answers)):
+        if self.network != "arms" and (problem.size, len(problem.answers)) != (self.problem.size, len(self.problem.answers)):
             raise ArgumentError(f"learned: trained for {self.problem}, asked to play {problem}; train it for that one.")
 
     def outputs(self, counts: Tensor, sums: Tensor, share: Tensor | float) -> tuple[Tensor, Tensor | None]:

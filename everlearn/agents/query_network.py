@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from everlearn.agents.query_posterior import PosteriorScores
 from everlearn.core.random import isolated
+from everlearn.data.query_problem import QueryProblem
 
 SCALE = 3.0
 
@@ -55,10 +57,15 @@ class ArmScores(nn.Module):
         return scores[..., 0], scores[..., 1] if self.heads > 1 else None
 
 
-def make_network(kind: str, queries: int, answers: int, width: int, seed: int) -> nn.Module:
-    """A network of a kind with weights from the seed; its last layer begins at a tenth, so that all queries begin almost alike."""
+def make_network(kind: str, problem: QueryProblem, answers: int, width: int, seed: int) -> nn.Module:
+    """A network of a kind with weights from the seed; its last layer begins at a tenth, so that all queries begin almost alike.
+
+    "posterior" begins at the rule, with a last layer of 0.
+    """
     with isolated(seed, "query_network"):
-        network: Any = FlatScores(queries, answers, width) if kind == "mlp" else ArmScores(width, 2 if answers else 1)
+        if kind == "posterior":
+            return PosteriorScores(problem, answers, width)
+        network: Any = FlatScores(problem.size, answers, width) if kind == "mlp" else ArmScores(width, 2 if answers else 1)
     with torch.no_grad():
         network.last.weight.mul_(0.1)
     return network

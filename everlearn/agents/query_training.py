@@ -186,7 +186,7 @@ class Training:
     def _clone(self) -> None:
         """Imitate soft generalized binary search where answers are labellings or have a likelihood; else nothing."""
         problem, schedule = self.problem, self.schedule
-        if problem.likelihood is None and not problem.is_labelling:
+        if (problem.likelihood is None and not problem.is_labelling) or self.policy.network == "posterior":
             return
         rule = Policy(GeneralizedBinarySearch(), problem)
         optimizer = torch.optim.Adam(self.scores.parameters(), lr=schedule.clone_lr)
