@@ -3,7 +3,9 @@
     Theta_r = {theta : rho*(theta) <= r}      barrier(theta) = max(0, log rho*(theta) - log r) + sum_i max(0, |<x_i, theta>| - 1)
 
 Where theta has the signs of an answer (`realisable` labellings), an instance is the answer's index and free margins |theta_i| in
-`margins`; every answer is started from equally often. Else theta itself is free. r = inf: no limit but the bounds.
+`margins`; every answer is started from equally often. Where theta has a prior, what is free is u in  theta = mean + L u,  L L' the
+covariance, begun as a draw and held where ||u||^2 is within 95 % of the prior. Else theta itself is free. r = inf: no limit but
+these bounds.
 
 Reference: Zhang, Jain & Jamieson (2020), arXiv 2010.15382.
 """
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from everlearn.core.errors import ArgumentError
@@ -20,12 +23,13 @@ from everlearn.data.query_problem import QueryProblem
 from everlearn.measure.difficulty import Difficulties, difficulties, rho_star
 
 MARGINS = (0.02, 1.0)
+WITHIN = 0.95  # of a prior
 NARROWING = 6  # halvings on the way to the easiest instance
 
 
 @dataclass(frozen=True)
 class Family:
-    """The instances of a problem whose difficulty is at most r.
+    """The instances of a problem whose difficulty is at most r, within 95 % of its prior where it has one.
 
     margins: bounds of |theta_i|, where theta has the signs of an answer (labellings of a problem that says `realisable`).
 
@@ -42,6 +46,7 @@ class Family:
     r: float = math.inf
     margins: tuple[float, float] = MARGINS
     realisable: bool = field(init=False)
+    root: Tensor | None = field(init=False, default=None, compare=False)  # (d, d) L of the prior's covariance
 
     def __post_init__(self) -> None:
         problem = self.problem
@@ -51,7 +56,14 @@ class Family:
         object.__setattr__(self, "realisable", problem.is_labelling and problem.constraint == "realisable")
         if not (isinstance(self.r, (int, float)) and self.r > 0):
             raise ArgumentError(f"particles: r must be a number above 0, or inf, got {self.r!r}.")
+        if problem.prior is not None and not self.realisable:
+            object.__setattr__(self, "root", torch.linalg.cholesky(problem.prior[1]))
         if math.isfinite(self.r):
+            if problem.offset is not None:
+                raise ArgumentError(
+                    f"particles: difficulty is not known for {problem}, whose means have a known offset; ask for r = inf, which leaves "
+                    "the prior as the only bound."
+                )
             least = self.easiest()
             if self.r < least * (1.0 - 1e-9):
                 raise ArgumentError(
@@ -78,6 +90,8 @@ class Family:
             free = low + (high - low) * torch.rand(count, problem.size, generator=generator, dtype=torch.float64)
         else:
             free = torch.randn(count, problem.queries.shape[1], generator=generator, dtype=torch.float64)
+            if self.root is not None:
+                return Particles(self, self.confined(free), index)
             free = free / problem.mean(free).abs().amax(1, keepdim=True).clamp_min(1e-9)
             free = self.confined(0.5 + 0.5 * free if problem.noise == "bernoulli" else free)
         start = Particles(self, free, index)
@@ -108,6 +122,8 @@ class Family:
         """Within the bounds of the margins, or of the noise."""
         if self.realisable:
             return free.clamp(*self.margins)
+        if self.root is not None:
+            return free * (chi2.ppf(WITHIN, free.shape[1]) ** 0.5 / free.norm(dim=1, keepdim=True)).clamp(max=1.0)
         if self.problem.noise == "gaussian":
             return free
         low = -1.0 if self.problem.noise == "sign" else 0.0
@@ -137,6 +153,8 @@ class Particles:
     @property
     def theta(self) -> Tensor:
         """(N, d)."""
+        if self.family.root is not None:
+            return self.family.problem.prior[0] + self.free @ self.family.root.T
         return self.free * self._signs if self.family.realisable else self.free
 
     @property
@@ -145,6 +163,8 @@ class Particles:
 
     def to_free(self, gradient: Tensor) -> Tensor:
         """A gradient in theta as one in what is free."""
+        if self.family.root is not None:
+            return gradient @ self.family.root
         return gradient * self._signs if self.family.realisable else gradient
 
     def moved(self, free: Tensor) -> "Particles":

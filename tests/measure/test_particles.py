@@ -7,6 +7,7 @@ import torch
 
 from everlearn.core.errors import ArgumentError
 from everlearn.data.query_families import best_arm, thresholds
+from everlearn.data.query_problem import QueryProblem
 from everlearn.measure.difficulty import difficulties, rho_star
 from everlearn.measure.particles import Family, Particles
 
@@ -67,3 +68,34 @@ def test_a_class_that_is_empty_is_refused_with_the_smallest_difficulty():
         Family(best_arm(2, horizon=4, noise="sign"), 0.5)
     with pytest.raises(ArgumentError, match="margins"):
         Family(thresholds(4, horizon=4), margins=(0.5, 0.2))
+
+
+def with_prior(**settings):
+    """Two arms, theta ~ N((1, -1), ((4, 0), (2, 1))((4, 0), (2, 1))')."""
+    root = torch.tensor([[4.0, 0.0], [2.0, 1.0]], dtype=torch.float64)
+    prior = (torch.tensor([1.0, -1.0], dtype=torch.float64), root @ root.T)
+    return QueryProblem(torch.eye(2), torch.eye(2), noise="gaussian", horizon=2, prior=prior, **settings), root
+
+
+def test_a_prior_is_where_instances_start_and_what_holds_them():
+    problem, root = with_prior()
+    family = Family(problem)
+    start = family.draw(4000, random())
+    # 95 % of draws are as they come; -2 log 0.05 = 5.991 is the squared radius in two dimensions
+    squared = (start.free**2).sum(1)
+    assert float(squared.max()) == pytest.approx(-2.0 * math.log(0.05))
+    # the standard deviation of that share is sqrt(.05 * .95 / 4000) = 0.0034; four of them
+    assert float((squared > 5.99).double().mean()) == pytest.approx(0.05, abs=0.014)
+    some = Particles(family, torch.tensor([[0.5, -2.0]], dtype=torch.float64), torch.tensor([0]))
+    assert some.theta.tolist() == [[1.0 + 4.0 * 0.5, -1.0 + 2.0 * 0.5 - 2.0]]
+    gradient = torch.tensor([[3.0, 5.0]], dtype=torch.float64)
+    assert some.to_free(gradient).tolist() == (gradient @ root).tolist() == [[22.0, 5.0]]
+    far = some.moved(torch.tensor([[30.0, 40.0]], dtype=torch.float64)).free
+    assert far.tolist()[0] == pytest.approx([0.6 * 5.99146**0.5, 0.8 * 5.99146**0.5], abs=1e-5)
+
+
+def test_a_known_offset_has_no_difficulty():
+    problem, _ = with_prior(offset=torch.tensor([0.5, 0.0]))
+    assert Family(problem).draw(3, random()).theta.shape == (3, 2)
+    with pytest.raises(ArgumentError, match="known offset"):
+        Family(problem, 12.0)
