@@ -30,7 +30,8 @@ class Learned(Memoryless):
 
     problem: what it was trained for (its horizon is part of the state that the network sees). answer: "erm" as the problem recommends,
     "head" by scores that the network learned with the same loss, "posterior" the most probable under the problem's likelihood (or
-    labels that flip with probability 0.2315). network: "mlp", or "arms" for best-arm problems: equivariant, for any number of arms.
+    labels that flip with probability 0.2315). network: "mlp"; "arms" for best-arm problems: equivariant, for any number of arms; or
+    "posterior", which begins as a rule (bald, or ucb where the answers are the queries) and sees what the posterior says of each query.
 
     values: {r: V_r}, the worst-case loss that a policy of its own reaches at each difficulty; archive: {theta, loss, level} of
     the instances that it was trained on; curve: figures by round.

@@ -2,6 +2,7 @@
 
     mlp     [N / 3, S / 3, t / T] -> two hidden layers, ReLU -> n scores (and m more, where the network also gives the answer)
     arms    per arm: (N_i / 3, S_i / 3, S_i / N_i, t / T), one layer, the mean over arms joins the second; one network for any n
+    posterior   what the posterior says of each query (`query_posterior`)
 
 The first is tied to one list of queries; the second treats arms alike: renaming them renames its scores.
 """

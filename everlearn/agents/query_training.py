@@ -184,7 +184,7 @@ class Training:
         return found
 
     def _clone(self) -> None:
-        """Imitate soft generalized binary search where answers are labellings or have a likelihood; else nothing."""
+        """Imitate soft generalized binary search where answers are labellings or have a likelihood, unless the network begins as a rule."""
         problem, schedule = self.problem, self.schedule
         if (problem.likelihood is None and not problem.is_labelling) or self.policy.network == "posterior":
             return

@@ -3,6 +3,7 @@
 import torch
 
 from everlearn.agents.query_network import ArmScores, FlatScores, make_network
+from everlearn.data.query_families import best_arm, thresholds
 
 
 def states(arms=5, count=4):
@@ -12,7 +13,7 @@ def states(arms=5, count=4):
 
 
 def test_the_flat_network_is_two_layers_on_counts_sums_and_the_share_spent():
-    network, (counts, sums, share) = make_network("mlp", 5, 3, 8, 0), states()
+    network, (counts, sums, share) = make_network("mlp", thresholds(5), 3, 8, 0), states()
     scores, answers = network(counts, sums, share)
     x = torch.cat((counts / 3, sums / 3, share), 1)
     hidden = torch.relu(x @ network.first.weight.T + network.first.bias)
@@ -23,7 +24,7 @@ def test_the_flat_network_is_two_layers_on_counts_sums_and_the_share_spent():
 
 
 def test_arms_are_treated_alike_and_may_be_of_any_number():
-    network = make_network("arms", 5, 5, 16, 0)
+    network = make_network("arms", best_arm(5), 5, 16, 0)
     counts, sums, share = states()
     order = torch.tensor([3, 1, 4, 0, 2])
     for plain, renamed in zip(network(counts, sums, share), network(counts[:, order], sums[:, order], share), strict=True):
@@ -33,7 +34,7 @@ def test_arms_are_treated_alike_and_may_be_of_any_number():
 
 
 def test_the_mean_over_arms_reaches_every_score():
-    network = make_network("arms", 5, 0, 16, 0)
+    network = make_network("arms", best_arm(5), 0, 16, 0)
     counts, sums, share = states()
     other = sums.clone()
     other[:, 4] += 10.0
@@ -43,5 +44,5 @@ def test_the_mean_over_arms_reaches_every_score():
 
 
 def test_the_same_seed_gives_the_same_network():
-    first, second, other = (make_network("mlp", 3, 0, 8, seed).first.weight for seed in (0, 0, 1))
+    first, second, other = (make_network("mlp", thresholds(3), 0, 8, seed).first.weight for seed in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, other)
