@@ -213,7 +213,9 @@ class ContinualPretrainer:
 
     def _train(self, steps: int, watch: Callable[["ContinualPretrainer", float], None] | None) -> Tensor:
         self.model.train()
-        losses = torch.zeros(steps, device=next(self.model.parameters()).device)  # where processes share: nccl takes no other
+        losses = torch.zeros(
+            steps, device=next(self.model.parameters()).device
+        )  # where processes share: nccl takes no other
         for number in range(steps):
             losses[number] = self._update()
             if watch is not None:

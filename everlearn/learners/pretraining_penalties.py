@@ -4,12 +4,12 @@
     mas   loss + strength * sum_i O_i (w_i - a_i)^2,                            a: the weights as they were then
           O_new = mean over batches of | d/dw  mean over rows of |f|^2 |,       O <- decay O + (1 - decay) O_new
 
-f are the tokens of the objective (`Pretext.tokens`): those of the patches in sight, or what a language model's last layer sees. Weights that
-f does not depend on, a decoder's, get no importance. A penalty is a value with state: `ContinualPretrainer(penalty=...)` adds it to the loss,
-tells it when a domain ends, and saves it.
+f are the tokens of the objective (`Pretext.tokens`): those of the patches in sight, or what a language model's last layer sees. Weights
+that f does not depend on, a decoder's, get no importance. A penalty is a value with state: `ContinualPretrainer(penalty=...)` adds it to
+the loss, tells it when a domain ends, and saves it.
 
-References: Li & Hoiem (2017), Learning without forgetting, arXiv 1606.09282. Aljundi et al. (2018), Memory aware synapses, arXiv 1711.09601.
-Both for masked autoencoders: Singh et al. (2025), Beyond cosine decay, CoLLAs, arXiv 2503.02844.
+References: Li & Hoiem (2017), Learning without forgetting, arXiv 1606.09282. Aljundi et al. (2018), Memory aware synapses, arXiv
+1711.09601. Both for masked autoencoders: Singh et al. (2025), Beyond cosine decay, CoLLAs, arXiv 2503.02844.
 """
 
 import copy

@@ -35,7 +35,7 @@ def test_the_moments_are_those_of_many_runs():
 
 
 def test_what_diverges_is_refused():
-    with pytest.raises(ArgumentError, match="rate=2.0"):
+    with pytest.raises(ArgumentError, match=r"rate=2\.0"):
         NoisyQuadratic().stationary(2.0)
     with pytest.raises(ArgumentError, match="curvature=0"):
         NoisyQuadratic(curvature=0)

@@ -33,9 +33,7 @@ def digits(monkeypatch):
 
 
 def line(schedule, seed=1, **more):
-    return ContinualPretrainer(
-        MaskedAutoencoder(**WIDTH, seed=seed), schedule=schedule, objective=PAINT, seed=seed, **more
-    )
+    return ContinualPretrainer(MaskedAutoencoder(**WIDTH, seed=seed), schedule=schedule, objective=PAINT, seed=seed, **more)
 
 
 def mean_loss(model, domains):
