@@ -6,6 +6,7 @@ The same command goes on where it was stopped. Begun by torchrun, its processes 
 import hashlib
 import json as json_text
 import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
@@ -80,21 +81,20 @@ def pretrain(
     settings = json_text.dumps(given, sort_keys=True)
     mark = hashlib.sha256(settings.encode()).hexdigest()[:8]
     place = Path(folder) if folder else RUNS / f"pretrain-{mark}"
-    with _processes(device) as (rank, where):
-        with held(place, "choose another --folder") if rank == 0 else nullcontext():
-            course = make_course(place=place, resume=resume, snapshot_every=snapshot_every, **{**given, "device": where})
-            with Bar("pre-training", quiet=json or rank > 0) as bar:
-                record = course.run(lambda done, total: bar.move(done / total, done, total, "updates"))
-        if rank > 0:
-            return 0
+    with _processes(device) as (rank, where), held(place, "choose another --folder") if rank == 0 else nullcontext():
+        course = make_course(place=place, resume=resume, snapshot_every=snapshot_every, **{**given, "device": where})
+        with Bar("pre-training", quiet=json or rank > 0) as bar:
+            record = course.run(lambda done, total: bar.move(done / total, done, total, "updates"))
+    if rank > 0:
+        return _leave(0)
     from everlearn.measure.report.pretraining_page import write_pretraining_page
 
     write_pretraining_page(record | {"config": given}, place / "report.html")
     if json:
-        return print_json(record)
+        return _leave(print_json(record))
     print_pretraining(record)
     say(f"models: {place / 'delivered'}\nreport: {place / 'report.html'}")
-    return 0
+    return _leave(0)
 
 
 def make_course(
@@ -187,5 +187,15 @@ def _processes(device: str) -> Any:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield distributed.get_rank(), f"cuda:{local}" if on_gpu else "cpu"
+        distributed.barrier()  # none goes while another still counts on it
     finally:
         distributed.destroy_process_group()
+
+
+def _leave(code: int) -> int:
+    """The exit code; a process that torchrun began ends here and now, since threads of torch's groups can abort a slow exit."""
+    if "WORLD_SIZE" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

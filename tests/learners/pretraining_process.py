@@ -6,6 +6,7 @@ A case is named in `CASES`, optionally with the update after which it stops (`ki
 newest snapshot in FOLDER/CASE, made by rank 0, and leaves losses and weights in FOLDER/CASE/end.RANK.safetensors.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -134,6 +135,8 @@ def main() -> None:
             end.with_suffix(f"{end.suffix}.refused").write_text(str(refusal))
         distributed.barrier()
     distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # all is written; threads of torch's groups can abort a slow exit
 
 
 if __name__ == "__main__":
