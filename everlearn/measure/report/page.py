@@ -31,13 +31,6 @@ CODES = {"adapt": "Adapt", "do_not_adapt": "Do not adapt", "too_close": "Too clo
 
 def render(record: Mapping[str, Any]) -> str:
     """The report of a comparison record (docs/architecture.md) as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["prose"] = prose
-    environment.filters["breaks"] = breaks
     record = printable(record)
     stream = record.get("stream") or {}
     verdict, drawn = verdict_of(record), charts(record)
@@ -45,7 +38,8 @@ def render(record: Mapping[str, Any]) -> str:
         chart.name: {"spec": chart.spec, "table": chart.table, "panel": chart.panel, "panels": chart.panels}
         for chart in drawn
     }
-    return environment.get_template("template.html").render(
+    return filled(
+        "template.html",
         record=record,
         name=stream.get("name") or "comparison",
         facts=settings({key: stream.get(key) for key in ("events", "deployed", "rows")}),
@@ -70,10 +64,21 @@ def render(record: Mapping[str, Any]) -> str:
         duration=say.seconds(record.get("seconds")) if record.get("seconds") is not None else "",
         glossary=glossary(record),
         data=embedded(data),
-        style=trusted(_file("style.css")),
         script=trusted(_file("page.js")),
         vega=trusted(vega()) if drawn else "",
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template of this folder with its values, the style sheet, and (unless they are given) the charts' scripts in place."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"prose": prose, "breaks": breaks}
+    values.setdefault("vega", trusted(vega()))
+    return environment.get_template(template).render(**values, style=trusted(_file("style.css")))
 
 
 def write_report(record: Mapping[str, Any], path: str | Path) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from everlearn.core.state import write_atomic
 from everlearn.measure.report import numbers as say
-from everlearn.measure.report.page import embedded, printable, prose, settings, trusted, vega
+from everlearn.measure.report.page import embedded, filled, printable, settings
 
-HERE = Path(__file__).parent
 MOST = 40  # actions that are drawn
 
 
@@ -22,15 +21,10 @@ def write_policy_page(record: Mapping[str, Any], path: str | Path) -> None:
 
 def render_policy(record: Mapping[str, Any]) -> str:
     """The page of an evaluation record (`kind` "evaluation") as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["prose"] = prose
     record = printable(record)
     found, log = record["overlap"], record["log"]
-    return environment.get_template("policy.html").render(
+    return filled(
+        "policy.html",
         record=record,
         badge="Can be trusted" if record["trusted"] else "Not to be trusted",
         verdict="adapt" if record["trusted"] else "do_not_adapt",
@@ -50,8 +44,6 @@ def render_policy(record: Mapping[str, Any]) -> str:
         config=settings(record.get("config") or {}),
         facts=settings({**log, **record["environment"]}),
         data=embedded({"estimates": _estimates(record), "actions": _actions(record)}),
-        style=trusted((HERE / "style.css").read_text(encoding="utf-8")),
-        vega=trusted(vega()),
     )
 
 

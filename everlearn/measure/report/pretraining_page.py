@@ -9,9 +9,8 @@ from typing import Any
 
 from everlearn.core.state import write_atomic
 from everlearn.measure.report import numbers as say
-from everlearn.measure.report.page import embedded, printable, prose, settings, trusted, vega
+from everlearn.measure.report.page import embedded, filled, printable, settings
 
-HERE = Path(__file__).parent
 HUES = 6
 
 
@@ -22,14 +21,9 @@ def write_pretraining_page(record: Mapping[str, Any], path: str | Path) -> None:
 
 def render_pretraining(record: Mapping[str, Any]) -> str:
     """The page of a pre-training record (`kind` "pretraining") as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["prose"] = prose
     record = printable(record)
-    return environment.get_template("pretraining.html").render(
+    return filled(
+        "pretraining.html",
         record=record,
         headline=headline(record),
         tiles=tiles_of(record),
@@ -38,8 +32,6 @@ def render_pretraining(record: Mapping[str, Any]) -> str:
         config=settings(record.get("config") or {}),
         facts=settings({**record["environment"], "processes": record["processes"]}),
         data=embedded({"rate": _rate(record), "held": _held(record), "loss": _loss(record)}),
-        style=trusted((HERE / "style.css").read_text(encoding="utf-8")),
-        vega=trusted(vega()),
     )
 
 
