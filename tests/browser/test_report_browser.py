@@ -8,6 +8,7 @@ import os
 import runpy
 import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,8 +94,9 @@ class Page:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
+@contextmanager
+def started(profile):
+    """A browser with an empty page: its own first page, which asks for pictures of its own, is gone."""
     browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
     service = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
     if not browser or not service:
@@ -104,17 +106,26 @@ def page(tmp_path_factory):
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: pip install 'everlearn[dev]'")
     from selenium.webdriver.chrome.service import Service
 
-    folder = tmp_path_factory.mktemp("reports")
-    for name in NAMES:
-        write_report(getattr(records, name)(), folder / f"{name}.html")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(service))
-    yield Page(driver, folder)
-    driver.quit()
+    try:
+        driver.get("about:blank")
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports")
+    for name in NAMES:
+        write_report(getattr(records, name)(), folder / f"{name}.html")
+    with started(tmp_path_factory.mktemp("profile")) as driver:
+        yield Page(driver, folder)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,10 +5,8 @@ Needs Debian's chromium and chromium-driver (or CHROMIUM and CHROMEDRIVER in the
 
 import json
 import math
-import os
 import random
 import runpy
-import shutil
 import socket
 import threading
 import time
@@ -111,23 +109,8 @@ class Page(report.Page):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    service = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
-    if not browser or not service:
-        pytest.skip(
-            "Chromium or its driver is missing: apt install chromium chromium-driver, or set CHROMIUM and CHROMEDRIVER"
-        )
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: pip install 'everlearn[dev]'")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for flag in (*report.FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(service))
-    yield Page(driver, None)
-    driver.quit()
+    with report.started(tmp_path_factory.mktemp("profile")) as driver:
+        yield Page(driver, None)
 
 
 @pytest.fixture
