@@ -179,22 +179,19 @@ class _Substeps(torch.autograd.Function):
     def forward(ctx, unfolds, to, source, v, given, capacity, slope, shift, weights):
         steps, units, _, batch = given.shape
         slope, shift = (value.unsqueeze(2).expand(*value.shape, batch).contiguous() for value in (slope, shift))
-        room, capacity = torch.empty_like(slope), capacity.contiguous()
-        states, dens = v.new_empty(steps * unfolds + 1, units, batch), v.new_empty(steps * unfolds, units, batch)
+        s, sums = torch.empty_like(slope), given.new_empty(unfolds, units, 2, batch)
+        states, dens = v.new_empty(steps * unfolds + 1, units, batch), v.new_empty(steps, unfolds, units, batch)
         states[0] = v
-        sums = torch.empty_like(given[0])
-        num, den = sums.unbind(1)
-        added = sums[to]
         # views to write into, all at once: one call takes less time than an index each
-        ways = zip(states.unbind(0), states[:, source].unbind(0), states[1:].unbind(0), dens.unbind(0), strict=False)
-        own = (inputs for inputs in zip(given.unbind(0), capacity.unbind(0), strict=True) for _ in range(unfolds))
-        for (inputs, c), (v, sources, answer, kept) in zip(own, ways, strict=True):
-            s = torch.addcmul(shift, slope, sources, out=room).sigmoid_()
+        parts = list(zip(sums[:, to].unbind(0), sums[:, :, 0].unbind(0), sums[:, :, 1].unbind(0), strict=True))
+        ways = zip(states.unbind(0), states[:, source].unbind(0), states[1:].unbind(0), strict=False)
+        for inputs, c, kept in zip(given.unbind(0), capacity.unbind(0), dens.unbind(0), strict=True):
             sums.copy_(inputs)
-            num.addcmul_(c, v)
-            added.baddbmm_(weights, s)
-            torch.div(num, kept.copy_(den), out=answer)
-        ctx.unfolds, ctx.ends, ctx.room = unfolds, (to, source), (slope, shift, room)
+            for (added, num, den), (v, sources, answer) in zip(parts, ways, strict=False):
+                added.baddbmm_(weights, torch.addcmul(shift, slope, sources, out=s).sigmoid_())
+                torch.div(num.addcmul_(c, v), den, out=answer)
+            kept.copy_(sums[:, :, 1])
+        ctx.ends, ctx.room = (to, source), (slope, shift, s)
         ctx.save_for_backward(capacity, weights, states, dens)
         return states[unfolds::unfolds].clone()
 
@@ -202,39 +199,38 @@ class _Substeps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         capacity, weights, states, dens = ctx.saved_tensors
-        to, source = ctx.ends
-        slope, shift, s = ctx.room
-        z, both = torch.empty_like(s), dens.new_empty(dens.shape[1], 2, dens.shape[2])
-        (num, fall), reaching = both.unbind(1), both[to]  # by numerator and, less its sign, by denominator
+        (to, source), (slope, shift, s) = ctx.ends, ctx.room
+        steps, unfolds, units, batch = dens.shape
+        both = dens.new_empty(unfolds, units, 2, batch)  # by numerator and, less its sign, by denominator
+        z = torch.empty_like(s)
         inward, turned = z.transpose(0, 1), s.transpose(1, 2)  # (from, to, batch), (to, batch, from)
         across, outward = slope[:, :, :1].permute(1, 2, 0).contiguous(), inward.transpose(1, 2)
         back = (weights * weights.new_tensor([1.0, -1.0]).view(2, 1)).transpose(1, 2).contiguous()
-        pair = weights.new_ones(weights.shape[2], 2, dens.shape[2])  # the sources' states beside ones
+        pair = weights.new_ones(weights.shape[2], 2, batch)  # the sources' states beside ones
         first = pair[:, 0]
-        d_weights, d_pairs = (
-            torch.zeros_like(weights),
-            weights.new_zeros(len(pair), 2, len(weights)),
-        )  # of that: (from, 2, to)
-        d_given, d_capacity = dens.new_zeros(len(capacity), *both.shape), torch.zeros_like(capacity)
+        d_weights = torch.zeros_like(weights)
+        d_pairs = weights.new_zeros(len(pair), 2, len(weights))  # (from, 2, to)
+        d_given, d_capacity = dens.new_empty(steps, units, 2, batch), torch.empty_like(capacity)
         carried = torch.zeros_like(capacity[0])
         reached = carried[source].unsqueeze(1)
-        ways = zip(states.unbind(0), states[:, source].unbind(0), states[1:].unbind(0), dens.unbind(0), strict=False)
-        own = zip(capacity.unbind(0), gradient.unbind(0), d_given.unbind(0), d_capacity.unbind(0), strict=True)
-        own = [part for part in own for _ in range(ctx.unfolds)]
-        for number, (v, sources, answer, den) in reversed(list(enumerate(ways))):
-            c, received, d_inputs, d_c = own[number]
-            if number % ctx.unfolds == ctx.unfolds - 1:
-                carried += received
-            torch.mul(torch.div(carried, den, out=num), answer, out=fall)
-            d_inputs += both
-            d_c.addcmul_(num, v)
-            torch.addcmul(shift, slope, sources, out=s).sigmoid_()
-            d_weights.baddbmm_(reaching, turned)
-            sigmoid_backward(torch.bmm(back, reaching, out=z), s, grad_input=z)
-            first.copy_(sources)
-            d_pairs.baddbmm_(pair, outward)
-            torch.mul(num, c, out=carried)
-            reached.baddbmm_(across, inward)
+        parts = list(zip(both[:, to].unbind(0), both[:, :, 0].unbind(0), both[:, :, 1].unbind(0), strict=True))[::-1]
+        starts, ends = states[:-1, source].unbind(0), states[1:].unbind(0)
+        ways = zip(starts[::-1], ends[::-1], dens.flatten(0, 1).unbind(0)[::-1], strict=True)
+        before = states[:-1].view(steps, unfolds, units, batch)
+        for t in reversed(range(steps)):
+            carried += gradient[t]
+            c = capacity[t]
+            for (reaching, num, fall), (sources, answer, den) in zip(parts, ways, strict=False):
+                torch.mul(torch.div(carried, den, out=num), answer, out=fall)
+                torch.addcmul(shift, slope, sources, out=s).sigmoid_()
+                d_weights.baddbmm_(reaching, turned)
+                sigmoid_backward(torch.bmm(back, reaching, out=z), s, grad_input=z)
+                first.copy_(sources)
+                d_pairs.baddbmm_(pair, outward)
+                torch.mul(num, c, out=carried)
+                reached.baddbmm_(across, inward)
+            torch.sum(both, 0, out=d_given[t])
+            torch.sum(both[:, :, 0] * before[t], 0, out=d_capacity[t])
         d_given[:, :, 1].neg_()
         d_weights[:, 1].neg_()
         d_slope, d_shift = d_pairs.permute(1, 2, 0)
