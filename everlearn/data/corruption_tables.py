@@ -117,9 +117,8 @@ def strength(type: str, severity: int, height: int, width: int, size_table: str 
 def check_strength(owner: str, type: str, severity: int, size_table: str) -> None:
     """Refuse an unknown type, severity or table."""
     if type not in TABLE_32:
-        known = ", ".join((*TYPES, *EXTRA_TYPES))
-        raise ArgumentError(f"{owner}: {closest('corruption', str(type), TABLE_32)} All of them: {known}.")
-    if isinstance(severity, bool) or severity not in SEVERITIES:
+        raise ArgumentError(f"{owner}: {closest('corruption', str(type), TABLE_32)}")
+    if not isinstance(severity, int) or isinstance(severity, bool) or severity not in SEVERITIES:
         raise ArgumentError(f"{owner}: severity must be one of 1, 2, 3, 4, 5, got {severity!r}.")
     if size_table not in SIZE_TABLES:
         raise ArgumentError(f"{owner}: size_table must be one of {', '.join(SIZE_TABLES)}, got {size_table!r}.")

@@ -70,8 +70,8 @@ def corrupt(
     >>> round(float(noisy.std()), 2), torch.equal(corrupt(images[1:], "gaussian_noise", index=[1])[0], noisy[1])
     (0.1, True)
     """
-    strengths = strength(type, severity, *_size(images), size_table)
     check_images("corrupt", images)
+    strengths = strength(type, severity, *images.shape[-2:], size_table)
     rows = list(range(len(images))) if index is None else torch.as_tensor(index).tolist()
     if len(rows) != len(images):
         raise InputError(f"corrupt: index must have a number for each of the {len(images)} images, got {len(rows)}.")
@@ -91,6 +91,8 @@ def corrupt(
 
 def check_images(owner: str, images: Tensor) -> None:
     """Refuse what is no batch of images in 0..255 or 0..1."""
+    if not isinstance(images, Tensor):
+        raise DataError(f"{owner}: images must be a tensor, got {type(images).__name__}. Use torch.as_tensor(images).")
     if images.ndim != 4 or images.shape[1] not in (1, COLOUR) or min(images.shape[2:]) < LEAST_SIDE:
         raise DataError(
             f"{owner}: images must have the shape (batch, 1 or 3, height, width), with sides of {LEAST_SIDE} or more, got "
@@ -108,10 +110,6 @@ def check_images(owner: str, images: Tensor) -> None:
 def label_of(type: str, photos: Sequence[Tensor] | None = None) -> str:
     """What figures call a corruption: frost without photographs is `frost_synthetic`."""
     return "frost_synthetic" if type == "frost" and photos is None else type
-
-
-def _size(images: Tensor) -> tuple[int, int]:
-    return (SMALL, SMALL) if images.ndim < 2 else (images.shape[-2], images.shape[-1])
 
 
 def _photos(photos: Sequence[Tensor], images: Tensor) -> list[Tensor]:

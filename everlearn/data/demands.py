@@ -69,6 +69,10 @@ class Traffic:
 def check_demands(owner: str, network: Network, demands: Tensor) -> None:
     """Refuse what is no (time, source, target) tensor of finite numbers >= 0 for a network."""
     count = len(network.nodes)
+    if not isinstance(demands, Tensor):
+        raise ArgumentError(
+            f"{owner}: demands must be a tensor (time, {count}, {count}), got {type(demands).__name__}. Use torch.as_tensor(demands)."
+        )
     shape = tuple(demands.shape)
     if len(shape) != 3 or shape[1:] != (count, count) or shape[0] == 0 or not demands.dtype.is_floating_point:
         raise ArgumentError(
@@ -80,7 +84,7 @@ def check_demands(owner: str, network: Network, demands: Tensor) -> None:
         at, source, target = wrong.nonzero()[0].tolist()
         raise ArgumentError(
             f"{owner}: the demand {network.nodes[source]} > {network.nodes[target]} of matrix {at} is "
-            f"{demands[at, source, target].item()}; a finite number >= 0 is needed."
+            f"{demands[at, source, target].item()}; a finite number >= 0 is needed. Fill what was not measured, with 0 say."
         )
 
 

@@ -170,6 +170,11 @@ def _grid(source: Any, time: str | None, rows: int, step: float | None) -> tuple
     exact = (moments - moments[0]) / length
     places = numpy.round(exact)
     off = numpy.abs(exact - places) > NEAR
+    if off.any() and step is None:  # the usual step, not the least, shows which row is off it
+        kinds, counts = numpy.unique(steps, return_counts=True)
+        length = float(kinds[counts.argmax()])
+        exact = (moments - moments[0]) / length
+        off = numpy.abs(exact - numpy.round(exact)) > NEAR
     if off.any() or (numpy.diff(places) == 0).any():
         row = int(off.argmax()) if off.any() else int((numpy.diff(places) == 0).argmax()) + 1
         raise source.fault(

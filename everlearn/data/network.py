@@ -61,7 +61,9 @@ class Network:
         seen = set()
         for link, weight, capacity in zip(self.links, self.weight, self.capacity, strict=True):
             if not all(0 <= end < count for end in link):
-                raise ArgumentError(f"{self.name}: the link {link} names a node outside 0..{count - 1}.")
+                raise ArgumentError(
+                    f"{self.name}: the link {link} names a node outside 0..{count - 1}. Nodes are numbered from 0."
+                )
             if link[0] == link[1]:
                 raise ArgumentError(f"{self.name}: the link {link} joins a node to itself. Leave it out.")
             if link in seen:

@@ -142,6 +142,8 @@ class WiredCfCCell(LiquidCell):
 
     def __init__(self, wiring: Wiring, *, mode: str = "default"):
         super().__init__()
+        if not isinstance(wiring, Wiring):
+            raise ArgumentError(f"cfc: wiring must be a Wiring, got {wiring!r}. Use auto_ncp(inputs, units, outputs).")
         self.in_features, self.units, self.outputs = wiring.inputs, wiring.units, wiring.outputs
         self.sizes = [len(layer) for layer in wiring.layers]
         cells = []

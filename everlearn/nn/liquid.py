@@ -40,6 +40,7 @@ class LiquidCell(nn.Module, ABC):
     def forward(self, x: Tensor, h: Tensor, dt: Times = None) -> tuple[Tensor, Tensor]:
         """One step: x (batch, in_features), h (batch, units), dt None (1), a number or (batch,) -> (outputs, state)."""
         _check_x(self, x.unsqueeze(-2), 3)
+        _check_state(self, h, len(x), pair=False)
         if isinstance(dt, Tensor) and dt.dim():
             dt = dt.reshape(-1, 1)
         states = self.unroll(x.unsqueeze(1), h, times(dt, len(x), 1))
@@ -117,13 +118,7 @@ class LiquidRNN(nn.Module):
         if h is None:
             zeros = x.new_zeros(shape)
             return zeros if self.lstm is None else (zeros, zeros)
-        wanted = "a pair (h, c)" if self.lstm is not None else "one tensor"
-        parts = h if isinstance(h, tuple) else (h,)
-        if isinstance(h, tuple) != (self.lstm is not None) or len(parts) > 2 or any(part.shape != shape for part in parts):
-            found = [tuple(part.shape) for part in parts]
-            raise InputError(
-                f"liquid: the state must be {wanted} of shape {shape}, got {found}. Leave it out to start from zeros."
-            )
+        _check_state(self.cell, h, len(x), pair=self.lstm is not None)
         return h
 
 
@@ -155,6 +150,15 @@ def _check_x(cell: LiquidCell, x: Tensor, dims: int) -> None:
         raise InputError(
             f"liquid: x must be (batch, time, {cell.in_features}) with one step or more, for a cell of "
             f"in_features={cell.in_features}, got {tuple(x.shape)} with {x.shape[-1]} features."
+        )
+
+
+def _check_state(cell: LiquidCell, h, batch: int, pair: bool) -> None:
+    shape, parts = (batch, cell.units), h if isinstance(h, tuple) else (h,)
+    if isinstance(h, tuple) != pair or len(parts) > 2 or any(part.shape != shape for part in parts):
+        wanted, found = "a pair (h, c)" if pair else "one tensor", [tuple(part.shape) for part in parts]
+        raise InputError(
+            f"liquid: the state must be {wanted} of shape {shape}, got {found}. Start from zeros of that shape."
         )
 
 

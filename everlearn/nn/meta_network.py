@@ -156,7 +156,7 @@ def _layouts(owner: str, pieces: Partition, shape: Sequence[int] | None) -> list
     if not any(isinstance(layer, NORMS) for layer in layers):
         raise ArgumentError(
             f"{owner}: the network has no batch norm, whose statistics follow the data; got {_kinds(layers)}. Use a network with "
-            "batch norm, such as resnet18 or wide_resnet."
+            "batch norm, such as resnet18 or wide_resnet (--model resnet18 in a shell)."
         )
     reason = "no layer tells the shape of a row"
     for tried in [tuple(shape)] if shape is not None else _shapes(layers):

@@ -158,7 +158,7 @@ def test_the_name_is_the_call(data):
         ({"order": "recurring"}, f"order must be one of {', '.join(ORDERS)}, got 'recurring'"),
         ({"labels": "random"}, "labels must be one of iid, sorted, dirichlet"),
         ({"types": "fog"}, "types must be names such as"),
-        ({"types": ("rain",)}, "All of them: gaussian_noise"),
+        ({"types": ("rain",)}, "unknown corruption 'rain'"),
         ({"severity": 6}, "severity must be one of"),
         ({"rounds": 0}, "rounds must be"),
         ({"rows": 0}, "rows must be"),

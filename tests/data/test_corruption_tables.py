@@ -47,10 +47,14 @@ def test_strong_noise_changes_noise_alone(kind):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("foggy", 5, "auto"), "did you mean 'fog'|unknown corruption.*All of them: gaussian_noise, shot_noise"),
+        (
+            ("foggy", 5, "auto"),
+            "unknown corruption 'foggy'; did you mean 'fog'\\? known: brightness, contrast, .*zoom_blur\\.$",
+        ),
         (("fog", 0, "auto"), "severity must be one of 1, 2, 3, 4, 5, got 0"),
         (("fog", 6, "auto"), "got 6"),
         (("fog", True, "auto"), "got True"),
+        (("fog", 2.0, "auto"), "severity must be one of 1, 2, 3, 4, 5, got 2.0"),
         (("fog", 5, "64"), "size_table must be one of auto, 32, 224, strong_noise, got '64'"),
     ],
 )

@@ -106,10 +106,11 @@ def test_inputs_are_not_changed_and_the_global_generator_is_left_alone(images):
         (torch.full((1, 1, 32, 32), torch.nan), {}, DataError, "images must lie in 0..1"),
         (torch.zeros(1, 2, 32, 32), {}, DataError, r"\(batch, 1 or 3, height, width\).*got \(1, 2, 32, 32\)"),
         (torch.zeros(32, 32), {}, DataError, r"got \(32, 32\)"),
+        (torch.zeros(1, 1, 32, 32).numpy(), {}, DataError, r"must be a tensor, got ndarray. Use torch.as_tensor\(images\)"),
         (torch.zeros(1, 1, 4, 32), {}, DataError, "sides of 8 or more"),
         (torch.zeros(1, 1, 32, 32, dtype=torch.int64), {}, DataError, "uint8 or floating point"),
         (torch.zeros(2, 1, 32, 32), {"index": [1]}, InputError, "a number for each of the 2 images, got 1"),
-        (torch.zeros(1, 1, 32, 32), {"type": "rain"}, ArgumentError, "All of them: gaussian_noise"),
+        (torch.zeros(1, 1, 32, 32), {"type": "rain"}, ArgumentError, "unknown corruption 'rain'; .*known: brightness"),
         (torch.zeros(1, 1, 32, 32), {"severity": 0}, ArgumentError, "severity must be one of 1, 2, 3, 4, 5"),
     ],
 )

@@ -162,12 +162,13 @@ def test_the_generator_refuses(options, message):
     ("demands", "message"),
     [
         (torch.zeros(4, 2, 2), r"must be a floating-point tensor \(time, 3, 3\)"),
+        (torch.zeros(4, 3, 3).numpy(), r"must be a tensor \(time, 3, 3\), got ndarray. Use torch.as_tensor\(demands\)"),
         (torch.zeros(0, 3, 3), "got shape"),
         (torch.zeros(3, 3), "got shape"),
         (torch.zeros(4, 3, 3, dtype=torch.int64), "of torch.int64"),
         (
             torch.tensor([[[0.0, 0, 0], [0, 0, -2.0], [0, 0, 0]]]),
-            r"the demand b > c of matrix 0 is -2.0; a finite number >= 0",
+            r"the demand b > c of matrix 0 is -2.0; a finite number >= 0 is needed. Fill",
         ),
         (torch.tensor([[[0.0, 0, 0], [0, 0, math.nan], [0, 0, 0]]]), "is nan"),
         (torch.tensor([[[0.0, 0, 0], [0, 0, math.inf], [0, 0, 0]]]), "is inf"),

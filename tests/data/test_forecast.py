@@ -137,9 +137,9 @@ def changed(row, column, value):
         (changed(3, 0, 15), {}, r"column 'hour', line 5 .*: the time '15' comes after '30'\. Times must rise"),
         (changed(3, 0, 30), {}, r"column 'hour', line 5 .*: the time '30' comes a second time"),
         (
-            changed(3, 0, 43),
+            changed(3, 0, 43),  # one row is off the step that the others keep: it is the one that is named
             {},
-            r"column 'hour', line 3 .*: the time '20' lies 1\.429 steps of 7 after the first; samples must be whole",
+            r"column 'hour', line 5 .*: the time '43' lies 3\.3 steps of 10 after the first; samples must be whole",
         ),
         (changed(3, 0, 43), {"step": 10.0}, r"lies 3\.3 steps of 10 after the first"),
         (ROWS, {"step": 100.0}, "lies 0.1 steps of 100 after the first"),

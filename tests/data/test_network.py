@@ -60,7 +60,7 @@ def test_what_is_not_there_is_refused_with_the_nearest_name():
     [
         (1, ("a", "b", "a"), "the node 'a' stands twice"),
         (2, (), "needs at least one link"),
-        (2, ((0, 1), (1, 3), (2, 0)), r"the link \(1, 3\) names a node outside 0\.\.2"),
+        (2, ((0, 1), (1, 3), (2, 0)), r"the link \(1, 3\) names a node outside 0\.\.2. Nodes are numbered from 0"),
         (2, ((0, 1), (1, -1), (2, 0)), r"names a node outside 0\.\.2"),
         (2, ((0, 1), (1, 1), (2, 0)), r"the link \(1, 1\) joins a node to itself"),
         (2, ((0, 1), (0, 1), (2, 0)), r"two links \(0, 1\)"),

@@ -216,6 +216,22 @@ def test_dropout_acts_while_training_only_and_keeps_the_mean():
         first = cell.unroll(x, h, 1.0)
         second = cell.unroll(x, h, 1.0)
     assert not torch.equal(first, second)
+    with torch.no_grad():  # heads so small that states are linear in what the backbone says, by a gate of one half
+        for name, head in cell.heads.items():
+            head.weight.mul_(1e-3 if name in ("f1", "f2") else 0.0)
+            head.bias.zero_()
+    with isolated(0):
+        dropped = cell.unroll(x.expand(4000, -1, -1), h.expand(4000, -1), 1.0)[:, 0]
+    kept, error = cell.eval().unroll(x, h, 1.0)[0, 0], dropped.std(0) / 4000**0.5
+    assert ((dropped.mean(0) - kept).abs() < 4 * error).all() and (kept.abs() > 40 * error).any()
+
+
+def test_weights_start_in_the_range_of_xavier():
+    with isolated(0):
+        cell = CfCCell(1, 32)
+    for layer in (*cell.backbone, *cell.heads.values()):
+        most = (6 / (layer.in_features + layer.out_features)) ** 0.5
+        assert 0.99 * most < layer.weight.abs().max() <= most
 
 
 def test_gradients_under_dropout_by_differences():
@@ -251,3 +267,5 @@ def test_refusals_name_the_argument():
     ):
         with pytest.raises(ArgumentError, match=message):
             CfCCell(**{"in_features": 2, "units": 4, **changed})
+    with pytest.raises(ArgumentError, match=r"wiring must be a Wiring, got 5. Use auto_ncp\(inputs, units, outputs\)"):
+        WiredCfCCell(5)

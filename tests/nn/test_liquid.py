@@ -111,6 +111,8 @@ def test_bad_input_is_refused_with_both_numbers():
         (lambda: model(x, torch.zeros(2, 9)), r"one tensor of shape \(2, 10\), got \[\(2, 9\)\]"),
         (lambda: mixed(x, torch.zeros(2, 10)), r"a pair \(h, c\)"),
         (lambda: model.cell(x[:, 0], torch.zeros(2, 10).double(), -2.0), "got -2.0"),
+        (lambda: model.cell(x[:, 0], torch.zeros(2, 9).double()), r"one tensor of shape \(2, 10\), got \[\(2, 9\)\]"),
+        (lambda: model.cell(x[:, 0, :2], torch.zeros(2, 10).double()), "in_features=3, got .* with 2 features"),
     ):
         with pytest.raises(InputError, match=message):
             call()

@@ -138,7 +138,7 @@ def test_small_convolutions_for_networks_of_many_channels():
 
 def test_what_it_refuses():
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)).eval()
-    with pytest.raises(ArgumentError, match=r"no batch norm.*got Conv2d, ReLU, Flatten, Linear"):
+    with pytest.raises(ArgumentError, match=r"no batch norm.*got Conv2d, ReLU, Flatten, Linear.*--model resnet18"):
         Adapted("me", partition("me", plain))
     network = conv4(schema()).eval()
     with pytest.raises(ArgumentError, match="meta must be '3x3' or '1x1', got '5x5'"):
