@@ -206,8 +206,9 @@ def test_constrain_sets_what_is_negative_to_zero_in_explicit_mode_alone():
         assert torch.equal(cell.w, torch.full((3, 3), -1.0 if positivity == "implicit" else 0.0))
 
 
-def test_synapses_that_a_wiring_lacks_get_no_gradient():
-    cell = LTCCell(auto_ncp(3, 10, 2))
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_synapses_that_a_wiring_lacks_get_no_gradient(solver):
+    cell = LTCCell(auto_ncp(3, 10, 2), solver=solver)
     cell.unroll(X.float(), torch.zeros(2, 10), 1.0).sum().backward()
     for name in ("w", "mu", "sigma", "E"):
         assert not getattr(cell, name).grad[cell.mask == 0].any(), name
