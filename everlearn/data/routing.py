@@ -37,9 +37,8 @@ class Routing:
         return demands.flatten(-2) @ self.fraction.flatten(-2).T.to(demands.dtype)
 
     def lost(self, demands: Tensor) -> Tensor:
-        """(...,) demand without a path, the diagonal left out."""
-        apart = ~self.reached & ~torch.eye(len(self.reached), dtype=torch.bool)
-        return demands[..., apart].sum(-1)
+        """(...,) demand without a path; a node always reaches itself, so the diagonal is left out."""
+        return demands[..., ~self.reached].sum(-1)
 
     def over(self, links: Collection[int]) -> Tensor:
         """(source, target) bool: the demands of which a part crosses one of some links."""

@@ -171,6 +171,26 @@ def test_without_ties_ecmp_equals_single_path():
     assert not torch.equal(route(DIAMOND).fraction, route(DIAMOND, ecmp=True).fraction)
 
 
+@pytest.mark.parametrize("ecmp", [False, True])
+def test_a_link_that_costs_next_to_nothing_is_no_way_back(ecmp):
+    twins = Network(
+        "twins", tuple("abd"), both_ways([(0, 1), (0, 2), (1, 2)]), (1e-12, 1e-12, 1.0, 1.0, 1.0, 1.0), (1.0,) * 6
+    )
+    fraction = route(twins, ecmp=ecmp).fraction
+    assert [fraction[twins.link(*link), twins.node(link[0]), 2].item() for link in ("ad", "bd")] == [1.0, 1.0]
+    assert not fraction[twins.link("a", "b"), :, 2].any() and not fraction[twins.link("b", "a"), :, 2].any()
+
+
+def test_only_so_many_states_are_kept(monkeypatch):
+    monkeypatch.setattr("everlearn.data.routing.KEPT", 2)
+    routes = Routes(DIAMOND)
+    first = routes.without({0})
+    for link in (1, 2, 3):
+        routes.without({link})
+    assert len(routes._made) == 2 and routes.without({3}) is routes.without({3})
+    assert torch.equal(routes.without({0}).fraction, first.fraction)
+
+
 def test_each_state_is_routed_once():
     routes = Routes(DIAMOND)
     assert routes.without({1, 0}) is routes.without([0, 1])
