@@ -111,6 +111,13 @@ def test_of_two_that_cannot_be_told_apart_the_cheaper_is_preferred():
     assert (dearer["learner"], dearer["close"], dearer["cheaper"]) == ("derpp", True, False)
 
 
+@pytest.mark.parametrize(("ms", "learner"), [(2.69, "replay"), (2.8, "derpp"), (2.99, "derpp")])
+def test_a_time_that_differs_by_less_than_a_tenth_decides_nothing(ms, learner):
+    first = entry("derpp", [0.80, 0.84, 0.79], update_ms=3.0)
+    verdict = judge(FROZEN, first, entry("replay", [0.81, 0.79, 0.80], update_ms=ms))
+    assert (verdict["learner"], verdict["close"], verdict["cheaper"]) == (learner, True, learner == "replay")
+
+
 def test_the_cheaper_is_not_preferred_where_its_own_gain_is_in_doubt():
     first = entry("derpp", [0.60, 0.61, 0.59], update_ms=3.0)
     second = entry("replay", [0.50, 0.70, 0.55], update_ms=1.0)

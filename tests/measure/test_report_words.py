@@ -100,6 +100,13 @@ def test_the_cheaper_of_two_is_named_as_the_reason(split):
     assert "is preferred because its update is cheaper (1.3 ms against 9 ms)" in told(again)[1]
 
 
+def test_learners_that_seeds_do_not_change_have_no_interval(split):
+    record = copy.deepcopy(split)
+    record["verdict"]["gain"] |= {"difference": 0.308, "low": 0.308, "high": 0.308}
+    count = record["verdict"]["seeds"]
+    assert f"a gain of 30.8 points (the same for all {count} seeds, so chance in the data is not told)." in told(record)[0]
+
+
 def test_failed_learners_are_shown_with_their_message_and_those_over_budget_are_named():
     which = told(records.with_error())[1]
     assert "`online_ewc(strength=10.0)` did not finish: online_ewc: strength must be a number between 0 and 5" in which

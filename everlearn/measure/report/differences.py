@@ -7,7 +7,9 @@ from everlearn.measure.report import numbers as say
 
 
 def with_interval(found: Mapping[str, Any], count: int) -> str:
-    """'1.3 points (95 % interval 0.2 to 2.4, 3 seeds)'."""
+    """'1.3 points (95 % interval 0.2 to 2.4, 3 seeds)'; where seeds change nothing, no interval is feigned."""
+    if found["low"] is not None and found["low"] == found["high"]:
+        return f"{say.points(found['difference'])} (the same for all {say.seeds(count)}, so chance in the data is not told)"
     inside = say.interval(found["low"], found["high"])
     told = f"95{say.SPACE}% interval {inside}, {say.seeds(count)}" if inside else f"{say.seeds(count)}, no interval"
     return f"{say.points(found['difference'])} ({told})"
