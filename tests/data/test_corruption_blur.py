@@ -102,6 +102,17 @@ def test_glass_blur_without_blur_only_moves_pixels(image):
     assert torch.equal(found[:, :, :2], image[:, :, :2])  # the border stays
 
 
+def test_glass_is_smooth_before_and_behind(image):
+    found = glass_blur(image, 0.8, 1, 2, draws=draws())
+    drawn, slow = draws(), gaussian_blur(image, 0.8).numpy()
+    for _ in range(2):
+        shift = drawn.integers(-1, 1, 2, 18, 22).numpy()
+        slow = numpy.stack(
+            [[slowly_copied(plane, own, 1) for plane in planes] for planes, own in zip(slow, shift, strict=True)]
+        )
+    assert torch.equal(found, gaussian_blur(torch.from_numpy(slow), 0.8))
+
+
 def test_motion_kernels_have_their_published_weights():
     assert motion_kernel(9, 2.5)[:4].tolist() == pytest.approx([0.275233, 0.254072, 0.199860, 0.133970], abs=5e-7)
     assert motion_kernel(6, 1.0)[:4].tolist() == pytest.approx([0.570348, 0.345934, 0.077188, 0.006336], abs=5e-7)

@@ -58,6 +58,17 @@ def test_rows_of_training_stream_and_held_out_sets_never_meet(data):
     assert torch.equal(stream.held_out[2].x, corrupt(x, PAIR[1], 5, seed=stream.held_out._seed))
 
 
+def test_the_table_of_sizes_reaches_rows_and_held_out_sets(data):
+    stream, usual = make(data, size_table="strong_noise"), make(data)
+    for index in range(stream.deployed, len(stream)):
+        noisy = PAIR[int(stream.condition(index).kinds[0])] == "gaussian_noise"
+        rows = stream._items(index)[1] % 60
+        strong = corrupt(stream._unseen.x[rows], "gaussian_noise", 5, "strong_noise", index=rows)
+        assert torch.equal(stream[index].x, strong if noisy else usual[index].x)
+    x = stream.held_out[0].x
+    assert torch.equal(stream.held_out[2].x, corrupt(x, PAIR[1], 5, "strong_noise", seed=stream.held_out._seed))
+
+
 def test_every_phase_passes_each_row_once_and_hidden_answers_are_right(data):
     stream = make(data, types=("brightness",), severity=1, rounds=2)
     for start in stream.changes:

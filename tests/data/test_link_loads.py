@@ -74,6 +74,8 @@ def test_down_and_up_at_once_is_no_change():
     assert torch.equal(found.loads, link_loads(SQUARE, ones(4)).loads) and found.changes == ()
     other = link_loads(SQUARE, ones(4), [LinkUp(2, ("a", "b")), LinkDown(2, ("a", "b"))])
     assert other.changes == (2,)  # the order in the list decides
+    bridge = [LinkDown(2, ("d", "e")), LinkUp(2, ("d", "e"))]
+    assert link_loads(SQUARE, ones(4), bridge, on_partition="error").changes == ()
 
 
 def test_a_partition_is_counted_and_can_be_refused():
