@@ -55,6 +55,15 @@ def test_a_disk_that_touches_its_grid_weighs_one_percent_more_as_published():
     assert 1.0 < float(disk(10, 0.5).sum()) < 1.02
 
 
+def test_a_disk_wider_than_its_grid_is_softened_by_five_by_five():
+    line = numpy.exp(-0.5 * (numpy.arange(-2, 3) / 0.9) ** 2)
+    line /= line.sum()
+    place = numpy.arange(-10, 11)
+    inside = (place[:, None] ** 2 + place**2 <= 100) / 317
+    slow = ndimage.correlate1d(ndimage.correlate1d(inside, line, 0, mode="mirror"), line, 1, mode="mirror")
+    assert numpy.abs(disk(10, 0.9).numpy() - slow).max() < 1e-7
+
+
 def test_defocus_beside_a_plain_convolution(image):
     kernel = disk(1.5, 0.1).numpy()
     slow = numpy.stack([[ndimage.correlate(plane, kernel, mode="mirror") for plane in row] for row in image.numpy()])

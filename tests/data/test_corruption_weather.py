@@ -4,6 +4,7 @@ import numpy
 import pytest
 import torch
 
+from everlearn.data.corruption_blur import gaussian_blur, motion_blur, zoomed
 from everlearn.data.corruption_noise import Draws
 from everlearn.data.corruption_weather import fog, frost, frost_crops, frost_texture, grey, plasma, snow
 
@@ -67,6 +68,10 @@ def test_snow_whitens_and_falls(image):
     assert float(flakes.min()) >= -1e-6 and float(flakes.max()) > 0.1
     assert torch.allclose(flakes, flakes.flip(-2, -1), atol=1e-5)  # a layer, and the same turned by 180 degrees
     assert torch.allclose(flakes[:, :1], flakes[:, 1:2], atol=1e-6)
+    drawn = draws()
+    layer = zoomed(0.3 + 0.3 * drawn.normal(1, 32, 32), 1.25)
+    layer = motion_blur(torch.where(layer < 0.65, 0.0, layer).clamp(0.0, 1.0), 14, 12.0, draws=drawn, angles=(-135.0, -45.0))
+    assert torch.allclose(flakes, layer + layer.flip(-2, -1), atol=1e-5)
 
 
 def test_synthetic_frost_covers_two_fifths_with_a_tint(image):
@@ -76,6 +81,8 @@ def test_synthetic_frost_covers_two_fifths_with_a_tint(image):
     least = ice.flatten(1).quantile(0.6, dim=1)
     covered = (ice >= least[:, None, None]).double().mean((1, 2))
     assert covered.tolist() == pytest.approx([0.4, 0.4], abs=0.001)
+    bare = torch.where(ice < least[:, None, None], 0.0, ice)[:, None]
+    assert torch.allclose(texture[:, 2:], gaussian_blur(bare, 0.5), atol=1e-6)
     assert torch.allclose(frost(image, 0.75, 0.45, draws=draws()), 0.75 * image + 0.45 * texture, atol=1e-6)
     assert frost_texture(image[:, :1], draws()).shape == (2, 1, 32, 32)
 
