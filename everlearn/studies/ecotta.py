@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from everlearn.comparison.catalog import learners, values
 from everlearn.core.budget import activation_bytes
 from everlearn.core.events import Batch
 from everlearn.core.learner import Adapter, Learner
@@ -29,9 +28,14 @@ from everlearn.core.state import capture
 from everlearn.core.stream import Schema
 from everlearn.data.corruptions import TYPES, corrupt
 from everlearn.data.known_sets import mnist10k
+from everlearn.learners.bn_stats import BNStats
+from everlearn.learners.cotta import CoTTA
 from everlearn.learners.eata import EATA
 from everlearn.learners.ecotta import EcoTTA
 from everlearn.learners.fine_tune import FineTune
+from everlearn.learners.frozen import Frozen
+from everlearn.learners.sar import SAR
+from everlearn.learners.tent import Tent
 from everlearn.nn.networks import resnet18
 from everlearn.optim.optimizers import SGD
 from everlearn.studies.shared import shared
@@ -82,6 +86,8 @@ SYSTEM, SOURCE, NORMS, TENT, FAST, COLD = (
     "EcoTTA, no warm-up",
 )
 FREE = "EcoTTA, no distillation"
+# by name; the catalogue would import all others too
+LEARNERS = {cls.name: cls for cls in (EcoTTA, Frozen, BNStats, Tent, EATA, SAR, CoTTA)}
 ARMS = {
     SYSTEM: Setup(ECO.format(""), "system", quick=QUICK),
     SOURCE: Setup("frozen()", "baseline", quick=QUICK),
@@ -180,7 +186,7 @@ class EcoTTAStudy(Study):
         if len(rounds) > 1:
             scores |= {"accuracy": sum(rounds) / len(rounds), "last round": rounds[-1], "drift": rounds[-1] - rounds[0]}
             scores |= {"clean": _accuracy(learner.predict, x, y)}
-        scores |= {"kept": _kept(learner, x) / _kept(_ready("tent(lr=0.001)", seed), x)}
+        scores |= {"kept": _kept(learner, x) / _kept_by_tent(seed)}
         curve = [[float(place), 1.0 - share] for place, share in enumerate(rounds, start=1)]
         return Measured(scores, {BY_ROUND: curve})
 
@@ -190,8 +196,8 @@ def _ready(call: str, seed: int) -> Learner:
     told = parse(call)
     network = _network(seed)
     network.load_state_dict(_trained(seed))
-    options = {key: build(item, values()) for key, item in told.kwargs}
-    learner = learners()[told.name](network, seed=seed, **options)
+    options = {key: build(item, {}) for key, item in told.kwargs}
+    learner = LEARNERS[told.name](network, seed=seed, **options)
     if isinstance(learner, EATA):
         learner.estimate_fisher(_source()[0][:WARM_UP_ROWS])
     if isinstance(learner, EcoTTA):
@@ -257,6 +263,11 @@ def _accuracy(predict: Any, x: Tensor, y: Tensor) -> float:
 def _kept(learner: Learner, x: Tensor) -> int:
     """Bytes held for backward in one step on clean rows; 0 where no step is taken."""
     return activation_bytes(lambda: learner.adapt(x[:BATCH]))[1] if isinstance(learner, Adapter) else 0
+
+
+@cache
+def _kept_by_tent(seed: int) -> int:
+    return _kept(_ready("tent(lr=0.001)", seed), _judged(seed)[0])
 
 
 STUDY = EcoTTAStudy()
