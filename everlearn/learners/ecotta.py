@@ -143,7 +143,7 @@ class EcoTTA(Adapter):
         with isolated(seed, "meta"):
             self.adapted = Adapted(self.name, partition(self.name, model, partitions, blocks), meta, shape)
         model.train(training)
-        self.optimizer_of_metas = SGD(lr=lr, momentum=momentum).make(self.adapted.parameters())
+        self.optimizer_of_metas = self._fresh_optimizer()
         self.origin = capture(self.adapted)
         self.deployed = False
         self.warmed = False
@@ -203,7 +203,7 @@ class EcoTTA(Adapter):
     def reset(self) -> None:
         """Back to the state after the warm-up."""
         self.adapted.load_state_dict(self.origin)
-        self.optimizer_of_metas = SGD(lr=self.lr, momentum=self.momentum).make(self.adapted.parameters())
+        self.optimizer_of_metas = self._fresh_optimizer()
 
     def boundary(self, boundary: Boundary) -> None:
         """A known change matters where the meta networks begin anew with it."""
@@ -213,6 +213,9 @@ class EcoTTA(Adapter):
     def restored(self) -> None:
         """What learns and what does not is told by the phase."""
         self._thaw_or_freeze()
+
+    def _fresh_optimizer(self) -> torch.optim.Optimizer:
+        return SGD(lr=self.lr, momentum=self.momentum).make(self.adapted.parameters())
 
     def _freeze(self) -> None:
         self.deployed = True

@@ -274,6 +274,10 @@ def test_what_is_not_finite_changes_nothing():
     assert same(before, capture(learner))
     huge = batch(labelled=False).x * 1e30  # finite, and its variance is not
     assert learner.update(Batch(huge))["learned_from"] == 0 and same(before["adapted"], capture(learner)["adapted"])
+    beyond = ready(torch.float32, strength=1e39)  # past the largest float, so that the sum is infinite
+    before = capture(beyond)
+    told = beyond.update(batch(1, labelled=False))
+    assert told["learned_from"] == 0 and told["not_finite"] == 1 and same(before["adapted"], capture(beyond)["adapted"])
 
 
 def test_reset_and_known_changes():
