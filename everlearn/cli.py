@@ -295,7 +295,8 @@ PLACES = {
     "memory": "LEARNERS",
     "check": "LEARNER",
 }
-DOMAINS = "NAME=WHAT or WHAT: a text file, a folder of texts, or a data set of images by its name or call string"
+DOMAINS = """NAME=WHAT or WHAT: a text file, a folder of texts or of pictures, files by a pattern ('src/*.py', quoted), texts of the hub
+by hub_text('user/name'), or a data set of images by its name or call string"""
 KINDS = "learners, agents, networks, scenarios, data, values, studies, or all"
 SWITCHES = {
     "resume": (True, "go on where the same command stopped"),

@@ -101,16 +101,16 @@ def make_course(
     *, domains: Sequence[str], place: Path, resume: bool, snapshot_every: int, seed: int, device: str, **given: Any
 ) -> Any:
     """The course that the arguments of `everlearn pretrain` name. Raises SpecError, ArgumentError, DataError, StateError."""
-    from everlearn.comparison.catalog import values
     from everlearn.comparison.pretraining_parts import build_network, deliver, read_domains, shape_of, tokenizer_of
     from everlearn.core.spec import build, parse
     from everlearn.data.replay_mix import ReplayMix
     from everlearn.learners.pretrainer import ContinualPretrainer
     from everlearn.learners.pretraining_course import Course
     from everlearn.nn.pretext import pretext
-    from everlearn.optim.schedules import Infinite
+    from everlearn.optim.optimizers import OPTIMIZERS
+    from everlearn.optim.schedules import SCHEDULES, Infinite
 
-    steps, known = given["steps"], values()
+    steps = given["steps"]
     reader = tokenizer_of(given["tokenizer"], given["model"])
     streams = read_domains(
         domains, window=given["window"], split=given["split"], size=given["size"], reader=reader, cache=place / "tokens"
@@ -120,12 +120,12 @@ def make_course(
     if given["schedule"] is None:
         schedule = Infinite(given["lr"], round(WARMUP * steps), round(COOLDOWN * steps))
     else:
-        schedule = build(parse(given["schedule"]), known, "schedule")
+        schedule = build(parse(given["schedule"]), SCHEDULES, "schedule")
     infinite = isinstance(schedule, Infinite) and schedule.anneal_start is None
     images = hasattr(streams[0], "images")
     line = ContinualPretrainer(
         network,
-        optimizer=build(parse(given["optimizer"]), known, "optimizer"),
+        optimizer=build(parse(given["optimizer"]), OPTIMIZERS, "optimizer"),
         schedule=schedule,
         objective=pretext(given["objective"] or ("masked_autoencoding" if images else "next_token")),
         replay=None if given["replay"] is None else build(parse(given["replay"]), {"replay_mix": ReplayMix}, "replay"),

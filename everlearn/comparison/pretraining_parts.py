@@ -3,6 +3,7 @@
 english.txt                     a text file, named english          en=corpora/english      a folder of texts, named en
 code=src/*.py                   the files of a folder that are named so, those in its folders too; quote it for the shell
 wiki=hub_text('user/name')      a column of texts in a data set of the Hugging Face hub
+photos                          a folder of pictures, named photos; `size` brings them to one size
 mnist10k                        a data set of images by its name or call string; `split` cuts it into domains of classes
 """
 
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from everlearn.comparison.catalog import sources
-from everlearn.core.errors import ArgumentError, DataError, SpecError
+from everlearn.core.errors import ArgumentError, DataError, SpecError, check_count
 from everlearn.core.random import isolated
 from everlearn.core.spec import Call, build, parse
 from everlearn.core.state import write_atomic
@@ -50,23 +51,30 @@ def read_domains(
     window: tokens of a text at once; split: a data set of images in so many domains of classes; size: pixels to which images of folders
     are brought; reader: a Hugging Face tokenizer (None: bytes); cache: a folder where tokens are kept, and what comes from the hub.
 
-    Raises DataError where one is missing, empty or too short, ArgumentError where texts and images are mixed.
+    Raises DataError where one is missing, empty, too short, or of images of another shape; ArgumentError where texts and images are mixed,
+    or where `split` or `size` is given and nothing is cut, or brought to a size.
     """
+    check_count("pretrain", "split", split, low=0)
+    if size is not None:
+        check_count("pretrain", "size", size)
     found: list[Any] = []
+    cut = sized = False
     for text in texts:
         name, sign, what = text.partition("=")
         if not sign or "(" in name:
             name, what = "", text
         path = Path(what)
+        shots, pages = _within(path)
+        if path.is_file() and path.suffix.lower() in ENDINGS:
+            raise DataError(f"{what}: one picture makes no domain; name the folder of its like.")
         if path.is_file() and path.suffix != ".npz":
             found.append(_text_domain(name or path.stem, [path], window, reader, cache))
-        elif path.is_dir() and _holds_texts(path):
-            found.append(_text_domain(name or path.name, text_folder(path), window, reader, cache))
-        elif path.is_dir() and _pictures_of(path):
-            files = _pictures_of(path)
-            found.append(
-                ImageDomain(name or path.name, pictures(files, len(files), size and (size, size), None, lazy=True)[0])
-            )
+        elif len(shots) > pages:  # a list of labels may lie among pictures, and figures among texts
+            sized = True
+            images = pictures(shots, len(shots), size and (size, size), None, lazy=True)[0]
+            found.append(ImageDomain(name or path.resolve().name, images))
+        elif pages:
+            found.append(_text_domain(name or path.resolve().name, text_folder(path), window, reader, cache))
         elif "*" in path.name:
             found.append(_text_domain(name or path.parent.name, text_folder(path.parent, path.name), window, reader, cache))
         elif what.startswith("hub_text("):
@@ -76,8 +84,21 @@ def read_domains(
             raise DataError(f"{what}: there is no such file or folder.")
         else:
             found += _image_domains(name, what, split)
+            cut = True
     if len({hasattr(domain, "images") for domain in found}) > 1:
         raise ArgumentError("pretrain: some domains are texts and others images; one model learns one kind.")
+    shapes = {tuple(domain.images.shape[1:]): domain.name for domain in found if hasattr(domain, "images")}
+    if len(shapes) > 1:
+        told = ", ".join(f"{name} {shape}" for shape, name in shapes.items())
+        raise DataError(f"pretrain: one model learns images of one (channels, height, width), got {told}.")
+    if split and not cut:
+        raise ArgumentError(
+            f"pretrain: split={split} cuts data sets of images by their classes, and no domain is one. Leave it out."
+        )
+    if size and not sized:
+        raise ArgumentError(
+            f"pretrain: size={size} brings the pictures of folders to one size, and no domain is such a folder. Leave it out."
+        )
     return found
 
 
@@ -87,7 +108,10 @@ def shape_of(domain: Any, reader: Any = None) -> dict[str, int]:
     if images is None:
         return {"vocabulary": 256 if reader is None else vocabulary(reader), "window": domain.window}
     if len(images.shape) != 4 or images.shape[2] != images.shape[3]:
-        raise DataError(f"{domain.name}: images must be square, (rows, channels, size, size), got {tuple(images.shape)}.")
+        raise DataError(
+            f"{domain.name}: images must be square, (rows, channels, size, size), got {tuple(images.shape)}. Pictures of a folder are "
+            "brought to squares by size (--size 32)."
+        )
     return {"size": images.shape[2], "channels": images.shape[1]}
 
 
@@ -100,13 +124,13 @@ def build_network(text: str, shape: Mapping[str, int], seed: int = 0) -> nn.Modu
     """
     if "window" in shape:
         made = partial(TinyGPT, shape["vocabulary"], length=shape["window"], seed=seed)
-        usual = {"tiny_gpt": made, "hub": partial(causal_model, **shape)}
+        usual, kind = {"tiny_gpt": made, "hub": partial(causal_model, **shape)}, "model of texts"
     else:
-        side = shape["size"]
+        side, kind = shape["size"], "model of images"
         usual = {"masked_autoencoder": partial(MaskedAutoencoder, side, shape["channels"], patch=_patch(side), seed=seed)}
     call = parse(next(iter(usual)) if text == "auto" else text)
     with isolated(seed, "network"):
-        network = build(Call(call.name, call.args, call.kwargs, True), usual, "model")
+        network = build(Call(call.name, call.args, call.kwargs, True), usual, kind)
     if not isinstance(network, nn.Module):
         raise SpecError(f"pretrain: {text} gives {type(network).__name__}, not a torch.nn.Module.")
     return network
@@ -150,17 +174,23 @@ def _text_domain(name: str, texts: Sequence[Path] | HubText, window: int, reader
     return TextDomain(name, text_tokens(texts, reader, cache / f"{UNSAFE.sub('-', name)}.tokens"), window=window)
 
 
-def _holds_texts(folder: Path) -> bool:
-    return any(next(folder.rglob(pattern), None) is not None for pattern in TEXTS)
-
-
-def _pictures_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in ENDINGS)
+def _within(folder: Path) -> tuple[list[Path], int]:
+    """(pictures in a folder and in its folders, how many texts there are), without what is hidden; nothing where it is no folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    shots = sorted(path for path in files if path.suffix.lower() in ENDINGS)
+    return shots, sum(f"*{path.suffix}" in TEXTS for path in files)
 
 
 def _image_domains(name: str, what: str, split: int) -> list[ImageDomain]:
-    data = build(parse(what), sources(), "data set", load)
-    data = data if isinstance(data, Data) else load(what)
+    try:
+        data = build(parse(what), sources(), "data set", load)
+        data = data if isinstance(data, Data) else load(what)
+    except DataError as error:
+        if not Path(what).is_dir():
+            raise
+        kinds = f"texts ({', '.join(TEXTS)}) nor pictures ({', '.join(ENDINGS)})"
+        raise DataError(f"{what}: the folder holds neither {kinds}, and is no data set.") from error
     if len(data.x.shape) != 4:
         raise DataError(f"{what}: rows of shape {tuple(data.x.shape[1:])} are no images; pretrain takes texts and images.")
     x, test = data.x, data.test_x
@@ -186,4 +216,7 @@ def tokenizer_of(named: str | None, model: str) -> Any:
     call = parse(model)
     if named is None and call.name != "hub":
         return None
-    return load_tokenizer(named or str(call.args[0]))
+    given = [*call.args, *(value for key, value in call.kwargs if key == "folder")]
+    if named is None and not given:
+        raise SpecError(f"pretrain: model={model!r} names no folder; write hub('FOLDER').")
+    return load_tokenizer(named or str(given[0]))

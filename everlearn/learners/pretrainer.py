@@ -96,6 +96,10 @@ class ContinualPretrainer:
         self.model, self.objective, self.replay, self.penalty = model, objective, replay, penalty
         self.batch, self.accumulate, self.precision, self.seed = batch, accumulate, precision, seed
         made = isinstance(optimizer, torch.optim.Optimizer)
+        if not made and not isinstance(optimizer, Optimizer):
+            raise ArgumentError(
+                f"pretrainer: optimizer must be adam(...), sgd(...) or a torch optimiser, got {optimizer!r}."
+            )
         self.optimizer = optimizer if made else optimizer.make(model.parameters())
         self.clip = None if made else optimizer.clip
         self.scheduler = scheduler(self.optimizer, schedule)

@@ -49,7 +49,11 @@ class NextToken(Described):
     name: ClassVar[str] = "next_token"
 
     def draw(self, model: nn.Module, x: Tensor, random: torch.Generator) -> tuple[Tensor, ...]:
-        """The rows themselves: nothing is random."""
+        """The rows themselves: nothing is random. Raises ArgumentError for what are no token ids."""
+        if x.dim() != 2 or x.is_floating_point():
+            raise ArgumentError(
+                f"next_token: rows must be token ids (rows, length + 1), got {x.dtype} {tuple(x.shape)}; images take masked_autoencoding()."
+            )
         return (x,)
 
     def loss(self, model: nn.Module, *inputs: Tensor) -> Tensor:

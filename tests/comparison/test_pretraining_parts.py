@@ -4,8 +4,9 @@ import numpy
 import pytest
 import torch
 
-from everlearn.comparison.pretraining_parts import build_network, deliver, delivered, read_domains, shape_of
+from everlearn.comparison.pretraining_parts import build_network, deliver, delivered, read_domains, shape_of, tokenizer_of
 from everlearn.core.errors import ArgumentError, DataError, SpecError
+from everlearn.data.pretraining import ImageDomain
 from everlearn.nn.masked_autoencoder import MaskedAutoencoder
 from everlearn.nn.tiny_gpt import TinyGPT
 
@@ -84,6 +85,21 @@ def test_folders_of_pictures_without_classes(corpora):
         read_domains(["shots"])
     (shots,) = read_domains(["shots"], size=8)
     assert (shots.name, len(shots), shape_of(shots)) == ("shots", 18, {"size": 8, "channels": 3})
+    (corpora / "shots" / "labels.csv").write_text("file,label\n" * 500)  # one list among twenty pictures
+    (corpora / "shots" / "._0.png").write_bytes(b"hidden, and no picture")
+    (shots,) = read_domains(["shots"], size=8)
+    assert len(shots) == 18
+    Image.new("L", (8, 8)).save(corpora / "grey.png")
+    with pytest.raises(DataError, match=r"grey\.png: one picture makes no domain; name the folder"):
+        read_domains(["grey.png"])
+    grey = corpora / "grey"
+    grey.mkdir()
+    for number in range(10):
+        Image.new("L", (8, 8)).save(grey / f"{number}.png")
+    with pytest.raises(DataError, match=r"one \(channels, height, width\), got shots \(3, 8, 8\), grey \(1, 8, 8\)"):
+        read_domains(["shots", "grey"], size=8)
+    with pytest.raises(DataError, match=r"images must be square, .* got \(36, 3, 4, 8\)\. .*--size 32"):
+        shape_of(ImageDomain("wide", torch.zeros(36, 3, 4, 8), torch.zeros(1, 3, 4, 8)))
 
 
 def test_a_test_part_is_held_out_class_by_class():
@@ -134,7 +150,28 @@ def test_what_is_not_there_or_fits_nothing_is_refused(corpora):
         read_domains(["iris"])
     with pytest.raises(ArgumentError, match=r"split must be 1..4, the classes of .*, got 9"):
         read_domains(["npz('dots.npz')"], split=9)
-    with pytest.raises(SpecError, match="tiny_gpt"):
+    (corpora / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: the folder holds neither texts \(\*\.txt, .*\) nor pictures \(\.png, "):
+        read_domains(["empty"])
+    with pytest.raises(ArgumentError, match="split=2 cuts data sets of images by their classes, and no domain is one"):
+        read_domains(["one.txt"], window=8, split=2)
+    with pytest.raises(
+        ArgumentError, match="size=8 brings the pictures of folders to one size, and no domain is such a folder"
+    ):
+        read_domains(["npz('dots.npz')"], size=8)
+    with pytest.raises(ArgumentError, match="size must be an int >= 1, got 0"):
+        read_domains(["deep"], size=0)
+    with pytest.raises(ArgumentError, match="split must be an int >= 0, got -1"):
+        read_domains(["npz('dots.npz')"], split=-1)
+    for text in ("hub", "hub()", "hub(vocabulary=9)"):
+        with pytest.raises(SpecError, match=r"names no folder; write hub\('FOLDER'\)"):
+            tokenizer_of(None, text)
+    for text in ("hub('gone')", "hub(folder='gone')"):
+        with pytest.raises(DataError, match="there is no folder 'gone'"):
+            tokenizer_of(None, text)
+    with pytest.raises(SpecError, match="unknown model of texts 'tiny_gtp'; did you mean 'tiny_gpt'"):
         build_network("tiny_gtp()", {"vocabulary": 9, "window": 4})
+    with pytest.raises(SpecError, match="unknown model of images 'tiny_gpt'; known: masked_autoencoder"):
+        build_network("tiny_gpt()", {"size": 8, "channels": 1})
     with pytest.raises(SpecError, match=r"gives OrderedDict, not a torch\.nn\.Module"):
         build_network("collections:OrderedDict()", {"vocabulary": 9, "window": 4})

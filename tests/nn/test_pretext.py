@@ -67,6 +67,9 @@ def test_who_paints_what_is_there_loses_nothing_and_what_is_seen_does_not_count(
 def test_a_model_without_masks_and_an_unknown_name_are_refused():
     with pytest.raises(ArgumentError, match=r"Linear draws no masks; use masked_autoencoder"):
         MaskedAutoencoding().draw(nn.Linear(2, 2), torch.zeros(1, 2), torch.Generator())
+    for x in (torch.zeros(2, 3), torch.zeros(2, 1, 4, 4, dtype=torch.uint8)):
+        with pytest.raises(ArgumentError, match=r"next_token: rows must be token ids \(rows, length \+ 1\), got torch"):
+            NextToken().draw(Successor(), x, torch.Generator())
     with pytest.raises(ArgumentError, match="next_token"):
         pretext("next_tokens")
     assert repr(pretext("masked_autoencoding")) == "masked_autoencoding()"
