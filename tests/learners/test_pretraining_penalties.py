@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from everlearn.core.errors import ArgumentError
+from everlearn.core.random import generator
 from everlearn.core.state import capture, load, same
 from everlearn.data.pretraining import ImageDomain, TextDomain
 from everlearn.learners.pretrainer import ContinualPretrainer, held_out_loss
@@ -74,6 +75,8 @@ def test_lwf_is_one_less_the_cosine_times_the_strength():
     assert penalty(model, rows).item() == pytest.approx(0.0, abs=1e-6)
     set_to(model, [3.0 * 0.5, 0.0], [3.0 * 0.75**0.5, 1.0])
     assert penalty(model, rows).item() == pytest.approx(0.2, abs=1e-6)
+    set_to(model, [-1.0, 0.0], [0.0, 1.0])
+    assert penalty(model, rows).item() == pytest.approx(0.8)  # turned round, cosine -1: 0.8 (2 + 0) / 2
 
 
 def test_lwf_holds_to_the_model_of_the_last_domain_and_teaches_the_present_one_alone():
@@ -89,6 +92,13 @@ def test_lwf_holds_to_the_model_of_the_last_domain_and_teaches_the_present_one_a
     # 1 - cos of (a, b) with (0, 1) is 1 - b / |(a, b)|: its slope at (1, 1) is (1, -1) / 2^1.5
     assert model.weight.grad.tolist() == [pytest.approx([2**-1.5, 0.0]), pytest.approx([-(2**-1.5), 0.0])]
     assert not any(weight.requires_grad for weight in penalty._teacher.parameters())
+
+
+def test_lwf_has_a_teacher_that_drops_nothing():
+    model, penalty = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5)).train(), LwFPenalty(Told(), strength=1.0)
+    penalty.after(model, Told(), None, 0)
+    assert penalty(model, torch.ones(3, 4)).item() > 0.1  # the model itself drops half of its units
+    assert penalty(model.eval(), torch.ones(3, 4)).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_lwf_lets_both_models_see_the_same_patches():
@@ -143,6 +153,31 @@ def test_mas_keeps_a_share_of_the_importance_so_far_and_holds_to_the_last_weight
     assert penalty.importance.tolist() == [0.25 * 8 + 0.75 * 2, 0.25 * 24 + 0.75 * 4]
     assert penalty.anchor.tolist() == [1.0, 0.0]
     assert penalty(model, torch.zeros(1, 2)).item() == 0.0
+
+
+def test_mas_importance_beside_a_slow_twin():
+    """12 of the rows in batches of 5, 5 and 2; rows come from (seed, domain), masks from (seed, domain, batch)."""
+    model, domain = autoencoder(), domains()[0]
+    with torch.no_grad():
+        model.encoder[-1].weight.copy_(torch.linspace(0.5, 1.5, 12))
+    penalty = MASPenalty(PAINT, samples=12, batch=5, seed=3)
+    penalty.after(model, PAINT, domain, 2)
+    rows = domain.sample(12, generator(3, "mas", 2))
+    total = [torch.zeros_like(weight) for weight in model.parameters()]
+    for turn, part in enumerate((rows[:5], rows[5:10], rows[10:])):
+        tokens = model.encode_seen(*PAINT.draw(model, part, generator(3, "mas masks", 2, turn)))
+        model.zero_grad()
+        (sum(row.square().sum() for row in tokens) / len(part)).backward()
+        for own, weight in zip(total, model.parameters(), strict=True):
+            own += 0.0 if weight.grad is None else weight.grad.abs()
+    torch.testing.assert_close(penalty.importance, torch.cat([own.flatten() for own in total]) / 3)
+
+
+def test_mas_drops_nothing_while_it_measures():
+    """As in the first test, w = (2, 2) and x = (1, -3); with a unit dropped it would be 0, or four times as much."""
+    model, penalty = nn.Sequential(linear([2.0, 2.0]), nn.Dropout(0.5)).train(), MASPenalty(Told())
+    penalty.after(model, Told(), whole([1.0, -3.0]), 0)
+    assert penalty.importance.tolist() == [8.0, 24.0]
 
 
 def importance_by_name(model):
@@ -240,6 +275,19 @@ def test_a_killed_run_goes_on_to_the_same_bits(kind):
     load(again, other.state_dict())
     again.phase(third, 3)
     assert same(again.state_dict(), trained.state_dict())
+
+
+@pytest.mark.parametrize("kind", PENALTIES.values())
+def test_a_state_that_is_loaded_replaces_what_was_held_to(kind):
+    model, row = linear([1.0, 2.0], [3.0, -1.0]), torch.tensor([[1.0, 1.0]])
+    first, second = kind(Told()), kind(Told())
+    first.after(model, Told(), whole([1.0, 1.0]), 0)
+    set_to(model, [-1.0, 1.0], [0.5, 2.0])
+    wanted = first(model, row).item()
+    second.after(model, Told(), whole([1.0, 1.0]), 0)
+    assert second(model, row).item() == pytest.approx(0.0, abs=1e-6) and wanted > 0.1
+    load(second, capture(first))
+    assert second(model, row).item() == wanted
 
 
 @pytest.mark.parametrize("kind", PENALTIES.values())

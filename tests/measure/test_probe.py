@@ -51,6 +51,22 @@ def test_one_step_moves_each_weight_by_the_rate():
     assert probe.right(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([1, 1])).tolist() == [0.5]
 
 
+def test_a_score_of_0_reads_0_and_the_share_held_out_is_rounded():
+    assert Probe(torch.ones(1, 2), torch.zeros(1)).read(torch.tensor([[[1.0, -1.0], [1.0, 0.0]]])).tolist() == [
+        [False, True]
+    ]
+    assert linear_probe(torch.zeros(10, 2), torch.zeros(10), held=0.06).held.tolist() == [1.0]  # 0.6 rows are one
+
+
+def test_states_of_any_precision_are_read_and_get_no_gradient():
+    states, labels = rows()
+    wanted = linear_probe(states, labels)
+    for given in (states.double(), states.clone().requires_grad_()):
+        found = linear_probe(given, labels)
+        assert torch.equal(found.weight, wanted.weight) and torch.equal(found.held, wanted.held)
+        assert found.weight.dtype == torch.float32 and given.grad is None and not found.weight.requires_grad
+
+
 def test_there_is_no_bias():
     """States all on one side of 0, labels split at 1: no plane through 0 parts them better than the more frequent label."""
     h = torch.linspace(0.5, 1.5, 400)[:, None]
