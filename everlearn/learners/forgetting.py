@@ -1,9 +1,10 @@
 """A learner that forgets on purpose: chosen weights of its network are made anew every so many gradient steps.
 
     after gradient step t with t mod every = 0 and t < stop, before the next one:      w <- init,      moments of w <- 0
+    or, with scope="batch", in gradient step t itself and for it alone:                 w of some tokens of its batch = init
 
 Of the embeddings this is active or temporary forgetting; of the last layer, or as shrink and perturb of all weights, it keeps a network
-able to learn. See `everlearn.optim.forgetting` for the rules and laws.
+able to learn. See `everlearn.optim.forgetting` for the rules and laws, `everlearn.optim.fresh_rows` for new rows of one batch.
 References: Anand et al. (2025), Dual process learning, ICLR, arXiv 2406.00053. Nikishin et al. (2022), The primacy bias in deep
 reinforcement learning, ICML, arXiv 2205.07802 (last layers). Ash & Adams (2020), On warm-starting neural network training, NeurIPS, arXiv
 1910.08475 (shrink and perturb).
@@ -22,6 +23,7 @@ from everlearn.learners.fine_tune import FineTune
 from everlearn.nn.features import last_linear
 from everlearn.optim.descent import descents
 from everlearn.optim.forgetting import Forgetting, Reset
+from everlearn.optim.fresh_rows import FreshRows
 
 ABLE = ("fine_tune", "replay", "er_ace", "der", "derpp", "mir", "agem", "pcr", "hpcr", "icarl", "online_ewc", "si", "lwf")
 
@@ -37,6 +39,9 @@ class Forgetful(Learner):
     A reset that falls due waits until the learner is about to learn from the next labels, so that what is measured, saved or served
     between two updates is never a network just reset; of several that fall due within one update (`fine_tune(passes=10)`) the last one is
     made. Metrics are the learner's, with `reset`, the rows made anew, where an update began with one.
+
+    With `reset=reset(1, stop=1000, probability=0.1, scope="batch")` each token of the rows learned has a new row with that probability,
+    replayed ones too, in that step alone; tables of `nn.Embedding` only. `reset` then counts these rows.
 
     >>> import torch
     >>> from everlearn import Batch, FineTune, Forgetful
@@ -75,18 +80,23 @@ class Forgetful(Learner):
         self.needs_boundaries = learner.needs_boundaries
         self.reference = learner.reference
         self.seen = 0  # the gradient step of the last reset
-        self._forgetting()  # which refuses what cannot be selected or reset
+        self._bound()  # which refuses what cannot be selected or reset
 
     def predict(self, x: X) -> Tensor:
         return self.learner.predict(x)
 
     def update(self, batch: Batch) -> Metrics:
+        if self.reset.scope == "batch":
+            descent = descents(self.learner)[0]
+            with self._bound().during(lambda: descent.steps + 1) as rows:
+                found = self.learner.update(batch)
+            return {**found, "reset": sum(rows)} if rows else found
         due = self._due() if isinstance(batch, Batch) and batch.y is not None else None
         if due is None:
             return self.learner.update(batch)
         descent = descents(self.learner)[0]
         before = capture(descent)
-        report = self._forgetting().after(due)
+        report = self._bound().after(due)
         try:
             found = self.learner.update(batch)
         except BaseException:
@@ -104,10 +114,12 @@ class Forgetful(Learner):
         steps = descents(self.learner)[0].steps
         return next((t for t in range(steps, self.seen, -1) if self.reset.due(t)), None)
 
-    def _forgetting(self) -> Forgetting:
+    def _bound(self) -> Forgetting | FreshRows:
         """Made for each reset, since a learner may begin its optimiser anew."""
         descent = descents(self.learner)[0]
         chosen = default_selection(descent.model) if self.select is None else self.select
+        if self.reset.scope == "batch":
+            return FreshRows(descent.model, chosen, self.reset, tied=self.tied, seed=self.seed)
         return Forgetting(descent.model, chosen, descent.optimizer, self.reset, tied=self.tied, seed=self.seed)
 
 

@@ -4,7 +4,7 @@
 
 Active forgetting does so without end: the rest of the network must learn to work with whatever embeddings it is given. Temporary
 forgetting stops after `stop` updates, and what is frequent is then learned by heart again. Everything is a function of (seed, t): a run
-that is killed and resumed forgets the same.
+that is killed and resumed forgets the same. A rule of scope "batch" makes rows anew for one update alone, by `optim.fresh_rows`.
 
 References: Chen et al. (2023), Improving language plasticity via pretraining with active forgetting, NeurIPS, arXiv 2307.01163.
 Anand et al. (2025), Dual process learning, ICLR, arXiv 2406.00053. Ash & Adams (2020), On warm-starting neural network training,
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from everlearn.core.errors import ArgumentError, StateError, check_count, check_range
+from everlearn.core.errors import ArgumentError, StateError, check_count, check_range, closest
 from everlearn.core.random import generator
 from everlearn.core.spec import Described
 from everlearn.optim.schedules import Restarted, Schedule
@@ -90,6 +90,7 @@ class FanIn(Described):
         return reach * (2.0 * torch.rand(old.shape, generator=random, dtype=old.dtype) - 1.0)
 
 
+SCOPES = ("rows", "batch")
 Law = Normal | UniformLaw | ShrinkPerturb | FanIn
 
 
@@ -99,7 +100,8 @@ class Reset(Described):
 
     every: after each update whose number is a multiple of it; stop: only before update `stop` (None: without end); init: the law of new
     values; exclude_rows: rows of each parameter that stay, special tokens say; probability: of each row to be made anew, drawn for each
-    reset; clear_optimizer: also clear what the optimiser knows of them.
+    reset; clear_optimizer: also clear what the optimiser knows of them; scope: "rows" of the parameter, for good, or "batch": rows of the
+    tokens that a batch holds, in the update of that number and for it alone (`fresh_rows`; there is nothing to clear).
 
     >>> rule = Reset(every=10, stop=25)
     >>> [t for t in range(1, 41) if rule.due(t)], Reset(every=10, stop=20).due(20)
@@ -112,6 +114,7 @@ class Reset(Described):
     exclude_rows: tuple[int, ...] = ()
     probability: float = 1.0
     clear_optimizer: bool = True
+    scope: str = "rows"
     name: ClassVar[str] = "reset"
 
     def __post_init__(self) -> None:
@@ -121,6 +124,8 @@ class Reset(Described):
         check_range(self.name, "probability", self.probability, 0.0, 1.0)
         if not hasattr(self.init, "new"):
             raise ArgumentError(f"reset: init must be a law such as normal(std=1.0), got {self.init!r}.")
+        if self.scope not in SCOPES:
+            raise ArgumentError(f"reset: {closest('scope', str(self.scope), SCOPES)}")
 
     def due(self, t: int) -> bool:
         """Whether update number t, counted from 1, is followed by a reset."""
@@ -189,17 +194,18 @@ class Forgetting:
         tied: str | None = None,
         seed: int = 0,
     ):
+        if rule.scope == "batch":
+            raise ArgumentError(
+                "forgetting: scope='batch' makes nothing anew between updates; use FreshRows of everlearn.optim.fresh_rows around each, or "
+                "wrap a learner: forgetting(LEARNER, reset=...)."
+            )
         self.rule, self.optimizer, self.seed = rule, optimizer, seed
         self.chosen = select_parameters(model, select, tied=tied)
         trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for name, parameter in self.chosen.items():
             if id(parameter) not in trained:
                 raise ArgumentError(f"forgetting: {name} is not among the parameters of the optimiser.")
-            wrong = [row for row in rule.exclude_rows if not 0 <= row < len(parameter)]
-            if wrong:
-                raise ArgumentError(
-                    f"forgetting: exclude_rows holds {wrong[0]}, and {name} has rows 0..{len(parameter) - 1}."
-                )
+            check_rows(rule, name, parameter)
 
     @torch.no_grad()
     def after(self, t: int) -> ResetReport | None:
@@ -282,36 +288,11 @@ def own_group(model: nn.Module, select: Iterable[str], *, tied: str | None = Non
     return [{"params": others}, {"params": chosen, **options}]
 
 
-def fresh_rows(
-    table: Tensor,
-    ids: Tensor,
-    probability: float,
-    random: torch.Generator,
-    init: Law = Normal(),
-    exclude_rows: Sequence[int] = (),
-) -> Tensor:
-    """A table in which, for this batch only, each token that occurs in `ids` has new values with a probability.
-
-    The form for models that are trained already: use it in the place of the table for one forward and backward pass
-    (`torch.func.functional_call(model, {name: fresh_rows(...)}, ...)`, which follows ties). Gradients reach the rows left as they are,
-    nothing has to be put back, and the table itself does not change. exclude_rows: tokens that stay, special ones say.
-
-    >>> table = torch.zeros(4, 2, requires_grad=True)
-    >>> new = fresh_rows(table, torch.tensor([[1, 3, 3]]), 1.0, torch.Generator().manual_seed(0))
-    >>> (new != 0).all(1).tolist(), table.sum().item()
-    ([False, True, False, True], 0.0)
-    """
-    check_range("fresh_rows", "probability", probability, 0.0, 1.0)
-    tokens = ids.unique().cpu()
-    tokens = tokens[~torch.isin(tokens, torch.tensor(list(exclude_rows), dtype=tokens.dtype))]
-    drawn = tokens[torch.rand(len(tokens), generator=random) < probability].to(table.device)
-    if not len(drawn):
-        return table
-    mask = torch.zeros(len(table), dtype=torch.bool, device=table.device)
-    mask[drawn] = True
-    fresh = torch.zeros_like(table)
-    fresh[drawn] = init.new(table.detach()[drawn].cpu(), random).to(table.device)
-    return torch.where(mask.view(-1, *[1] * (table.dim() - 1)), fresh, table)
+def check_rows(rule: Reset, name: str, parameter: nn.Parameter) -> None:
+    """Refuse rows to be left that the parameter does not have."""
+    wrong = [row for row in rule.exclude_rows if not 0 <= row < len(parameter)]
+    if wrong:
+        raise ArgumentError(f"forgetting: exclude_rows holds {wrong[0]}, and {name} has rows 0..{len(parameter) - 1}.")
 
 
 def _check_clearable(optimizer: Optimizer, name: str, parameter: nn.Parameter) -> None:

@@ -28,12 +28,14 @@ from everlearn import (
     Sparse,
     check_learner,
 )  # fmt: skip
-from everlearn.comparison.catalog import build_learner, build_stream, learners
+from everlearn.comparison.catalog import build_learner, build_stream, learners, values
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.random import isolated
+from everlearn.core.spec import build, parse
 from everlearn.core.state import same
 from everlearn.learners.forgetting import ABLE, default_selection
 from everlearn.optim.forgetting import FanIn, Forgetting, Normal, Reset, ShrinkPerturb
+from everlearn.optim.fresh_rows import FreshRows
 from everlearn.optim.optimizers import SGD, Adam
 
 MANY = (FineTune, Replay, DERpp, DER, ERACE, OnlineEWC, SI, LwF, ICaRL, MIR, AGEM, PCR, HPCR)
@@ -240,6 +242,80 @@ def test_a_tied_table_is_made_anew_only_where_that_is_said():
     assert model.out.weight is model.tokens.weight
 
 
+# ---- new rows for one batch ------------------------------------------------------------------------------------------------
+
+BATCH = Reset(1, stop=9, probability=0.5, scope="batch")
+
+
+def spoken(count=14, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    pairs = [torch.randint(0, 4, (2, 3, 2), generator=random) for _ in range(count)]
+    return [Batch(x, y[:, 0]) for x, y in pairs]
+
+
+def test_new_rows_for_one_batch_are_those_of_a_loop_by_hand():
+    plain = Words()
+    twin = copy.deepcopy(plain)
+    learner = Forgetful(FineTune(plain, optimizer=Adam(lr=0.01)), reset=BATCH, tied="together", seed=7)
+    made = Adam(lr=0.01).make(list(twin.parameters()))
+    fresh = FreshRows(twin, ["tokens.weight", "places.weight"], BATCH, tied="together", seed=7)
+    for t, batch in enumerate(spoken(), start=1):
+        told = learner.update(batch)
+        with fresh.during(lambda t=t: t) as rows:
+            loss = cross_entropy(twin(batch.x), batch.y)
+        made.zero_grad()
+        loss.backward()
+        made.step()
+        assert told.get("reset") == (sum(rows) if t < 9 else None)
+        for ours, theirs in zip(plain.parameters(), twin.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: FineTune(Words(), passes=2), lambda: Replay(Words(), capacity=12)], ids=["2", "replay"]
+)
+def test_rows_are_counted_for_each_step_and_replayed_ones_are_among_them(make):
+    wrapped = Forgetful(make(), reset=Reset(1, scope="batch"), select="tokens.weight", tied="together")
+    (first, second), looked_up = spoken(2), []
+    wrapped.update(first)
+    wrapped.learner.descent.model.tokens.register_forward_pre_hook(lambda _, inputs: looked_up.append(inputs[0]))
+    told = wrapped.update(second)["reset"]
+    assert told == sum(len(ids.unique()) for ids in looked_up)  # with probability 1
+    assert sum(map(len, looked_up)) == 6  # three rows twice, or three and as many replayed ones
+
+
+def test_of_probability_0_it_is_the_learner_to_the_bit():
+    torch.manual_seed(0)
+    words, given = Words(), spoken()
+    plain, none, some = (FineTune(copy.deepcopy(words)) for _ in range(3))
+    none = Forgetful(none, reset=Reset(1, probability=0.0, scope="batch"), tied="together")
+    some = Forgetful(some, reset=BATCH, tied="together")
+    for learner in (plain, none, some):
+        fold(learner, given)
+    assert same(plain.state_dict(), none.state_dict()["learner"])
+    assert not same(plain.state_dict(), some.state_dict()["learner"])
+
+
+def test_saved_anywhere_new_rows_go_on_to_the_same_bits():
+    torch.manual_seed(0)
+    words, given = Words(), spoken()
+
+    def made():
+        return Forgetful(Replay(copy.deepcopy(words), capacity=12), reset=BATCH, tied="together")
+
+    whole = made()
+    traces = [whole.update(batch) for batch in given]
+    for place in (1, 5, 8, 9):
+        first, second = made(), made()
+        for batch in given[:place]:
+            first.update(batch)
+        second.load_state_dict(first.state_dict())
+        answers = second.predict(given[0].x)
+        assert torch.equal(answers, second.predict(given[0].x)) and torch.equal(answers, first.predict(given[0].x))
+        assert same(traces[place:], [second.update(batch) for batch in given[place:]])
+        assert same(whole.state_dict(), second.state_dict())
+
+
 # ---- contract, call strings, refusals --------------------------------------------------------------------------------------
 
 
@@ -297,6 +373,11 @@ def test_it_can_be_typed():
     assert learner.reset == Reset(50, init=FanIn())
     typed = build_learner("forgetting(fine_tune, reset=temporary_forgetting(10, stop=40))", stream, "mlp(hidden=(8,))", 0)
     assert typed.reset == Reset(10, stop=40)
+    text = "forgetting(fine_tune(), reset=reset(1, stop=1000, probability=0.1, scope='batch'), tied='together')"
+    learner = Forgetful(Words(), reset=Reset(1, stop=1000, probability=0.1, scope="batch"), tied="together")
+    assert repr(learner) == text and build(parse(text).kwargs[0][1], values()) == learner.reset
+    with pytest.raises(ArgumentError, match=r"makes rows of an nn\.Embedding anew, and 2\.weight is the weight of none"):
+        build_learner(text, stream, "mlp(hidden=(8,))", 0)
     bare = build_learner("forgetting", stream, "mlp(hidden=(8,))", 0)
     assert isinstance(bare.learner, FineTune) and bare.reset == Reset(1000)
 

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.core.spec import build, parse
@@ -20,7 +19,6 @@ from everlearn.optim.forgetting import (
     ShrinkPerturb,
     UniformLaw,
     active_forgetting,
-    fresh_rows,
     own_group,
     select_parameters,
     temporary_forgetting,
@@ -78,6 +76,8 @@ def test_resets_come_at_multiples_before_the_stop():
     assert due == [10, 20]
     assert [t for t in range(41) if temporary_forgetting(10, 20).due(t)] == [10]
     assert [t for t in range(41) if active_forgetting(10).due(t)] == [10, 20, 30, 40]
+    assert active_forgetting(10, probability=0.5) == Reset(10, probability=0.5)
+    assert temporary_forgetting(10, 20, init=Normal(0.02)) == Reset(10, 20, Normal(0.02))
     assert not any(temporary_forgetting(1, 0).due(t) for t in range(5))
 
 
@@ -127,11 +127,36 @@ def test_without_clearing_the_optimiser_keeps_its_moments():
 
 
 def test_excluded_rows_stay():
-    model, _, forgetting = trained(rule=Reset(every=8, exclude_rows=(0, 5)))
+    model, made, forgetting = trained(rule=Reset(every=8, exclude_rows=(0, 5)))
     before = model.embedding.weight.detach().clone()
     assert forgetting.after(8).rows == {"embedding.weight": 4}
     same = (model.embedding.weight == before).all(1)
     assert same.tolist() == [True, False, False, False, False, True]
+    state = made.state[model.embedding.weight]  # the count of steps is one for all rows, and so their moments go with it
+    assert not any(bool(value.any()) for value in state.values())
+
+
+def test_where_all_rows_stay_nothing_is_cleared():
+    model, made, forgetting = trained(rule=Reset(every=8, exclude_rows=tuple(range(6))))
+    kept = copy.deepcopy(made.state[model.embedding.weight])
+    assert forgetting.after(8).rows == {"embedding.weight": 0}
+    assert all(torch.equal(value, kept[key]) for key, value in made.state[model.embedding.weight].items())
+
+
+def test_a_count_of_steps_that_is_no_tensor_begins_again():
+    model, made, forgetting = trained()
+    made.state[model.embedding.weight]["step"] = 7
+    forgetting.after(8)
+    assert made.state[model.embedding.weight]["step"] == 0 and isinstance(made.state[model.embedding.weight]["step"], int)
+
+
+def test_new_values_differ_by_seed_update_and_parameter():
+    model = nn.ModuleDict({"a": nn.Embedding(4, 3), "b": nn.Embedding(4, 3)})
+    made, found = torch.optim.SGD(model.parameters(), lr=0.1), []
+    for seed, t in ((0, 1), (0, 2), (1, 1)):
+        Forgetting(model, "*", made, Reset(1), seed=seed).after(t)
+        found += [model["a"].weight.detach().clone(), model["b"].weight.detach().clone()]
+    assert not any(torch.equal(one, other) for number, one in enumerate(found) for other in found[:number])
 
 
 def test_rows_are_drawn_anew_for_each_reset_and_only_their_moments_go():
@@ -232,6 +257,10 @@ def test_what_cannot_be_reset_is_refused_and_nothing_changes():
     whole = OPTIMIZERS["adamw"](model.parameters())
     with pytest.raises(ArgumentError, match=r"exclude_rows holds 6, and embedding\.weight has rows 0\.\.5"):
         Forgetting(model, ["embedding.weight"], whole, Reset(3, exclude_rows=(6,)), tied="together")
+    with pytest.raises(ArgumentError, match=r"exclude_rows holds -1, and embedding\.weight has rows 0\.\.5"):
+        Forgetting(model, ["embedding.weight"], whole, Reset(3, exclude_rows=(-1,)), tied="together")
+    with pytest.raises(ArgumentError, match="scope='batch' makes nothing anew between updates; use FreshRows"):
+        Forgetting(model, ["embedding.weight"], whole, Reset(3, scope="batch"), tied="together")
     with pytest.raises(ArgumentError, match="tied must be None or 'together'"):
         Forgetting(model, ["body.weight"], whole, Reset(3), tied="yes")
     lbfgs = torch.optim.LBFGS(model.parameters())
@@ -241,6 +270,8 @@ def test_what_cannot_be_reset_is_refused_and_nothing_changes():
     with pytest.raises(StateError, match=r"LBFGS keeps 'history' for embedding\.weight, which cannot be cleared"):
         forgetting.after(3)
     assert torch.equal(model.embedding.weight, before)
+    kept = Forgetting(model, ["embedding.weight"], lbfgs, Reset(3, clear_optimizer=False), tied="together")
+    assert kept.after(3).rows == {"embedding.weight": 6} and not torch.equal(model.embedding.weight, before)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +281,9 @@ def test_what_cannot_be_reset_is_refused_and_nothing_changes():
         (lambda: Reset(3, stop=-1), "stop must be an int >= 0, got -1"),
         (lambda: Reset(3, probability=1.5), "probability must be a number between 0 and 1, got 1.5"),
         (lambda: Reset(3, init=0.02), "init must be a law"),
+        (lambda: Reset(3, scope="bach"), "unknown scope 'bach'; did you mean 'batch'"),
+        (lambda: Normal(math.nan), "std must be a number >= 0, got nan"),
+        (lambda: ShrinkPerturb(0.5, noise=-0.1), "noise must be a number >= 0, got -0.1"),
         (lambda: UniformLaw(2.0, 1.0), "low must be at most high"),
         (lambda: Normal(-1.0), "std must be a number >= 0"),
         (lambda: ShrinkPerturb(1.5), "shrink must be a number between 0 and 1"),
@@ -258,41 +292,6 @@ def test_what_cannot_be_reset_is_refused_and_nothing_changes():
 def test_what_is_no_rule_is_refused(wrong, told):
     with pytest.raises(ArgumentError, match=told):
         wrong()
-
-
-def test_fresh_rows_stand_for_one_batch_and_take_no_gradient():
-    model = model_of()
-    ids = torch.tensor([[0, 2, 2, 4]])
-    table = model.embedding.weight
-    before = table.detach().clone()
-    new = fresh_rows(table, ids, 1.0, torch.Generator().manual_seed(3))
-    assert ((new != table).all(1)).tolist() == [True, False, True, False, True, False]
-    functional_call(model, {"embedding.weight": new}, (ids,)).square().sum().backward()
-    drawn = (table.grad == 0).all(1)
-    assert drawn.tolist() == [True, False, True, False, True, False]  # the tied output layer trains the others
-    assert torch.equal(table, before)
-    assert fresh_rows(table, ids, 0.0, torch.Generator().manual_seed(3)) is table
-    with pytest.raises(ArgumentError, match="probability must be a number between 0 and 1"):
-        fresh_rows(table, ids, -0.1, torch.Generator())
-
-
-def test_special_tokens_and_the_others_of_a_batch():
-    table = torch.zeros(6, 2, requires_grad=True)
-    ids = torch.tensor([[0, 2, 2, 4]])
-    new = fresh_rows(table, ids, 1.0, torch.Generator().manual_seed(3), exclude_rows=(2, 5))
-    assert (new != 0).all(1).tolist() == [True, False, False, False, True, False]
-    assert fresh_rows(table, ids, 1.0, torch.Generator(), exclude_rows=(0, 2, 4)) is table
-
-
-def test_tokens_of_a_batch_are_drawn_with_their_probability():
-    """Of 2,000 tokens 600 in expectation; six standard deviations are 123."""
-    table, ids = torch.zeros(2000, 1), torch.arange(2000).view(40, 50)
-    random = torch.Generator().manual_seed(1)
-    first, second = ((fresh_rows(table, ids, 0.3, random) != 0).flatten() for _ in range(2))
-    assert abs(int(first.sum()) - 600) < 123 and abs(int(second.sum()) - 600) < 123
-    assert not torch.equal(first, second)
-    few = fresh_rows(table, ids[:1], 1.0, random) != 0
-    assert few.flatten().nonzero().flatten().tolist() == list(range(50))  # only what occurs in the batch
 
 
 # ---- a rate of its own -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 from everlearn.core.errors import ArgumentError, MissingExtraError
 from everlearn.core.random import isolated
-from everlearn.optim.forgetting import Forgetting, Normal, Reset, fresh_rows, own_group
+from everlearn.optim.forgetting import Forgetting, Normal, Reset, own_group
+from everlearn.optim.fresh_rows import fresh_rows
 from everlearn.optim.rates import InfiniteLR, ScheduledLR
 from everlearn.optim.schedules import Infinite, Join, RepeatedCosine, Warmup
 from everlearn.optim.trainer_callback import forgetting_callback, input_embeddings
