@@ -73,7 +73,7 @@ def named_schedule(text: str) -> Schedule | None:
     if "(" not in text:
         return None
     call = parse(text)
-    return build(call, catalog.values(), "schedule") if isinstance(call, Call) and call.name in SCHEDULES else None
+    return build(call, SCHEDULES, "schedule") if isinstance(call, Call) and call.name in SCHEDULES else None
 
 
 def references(name: str, studies: Mapping[str, Any]) -> list[str]:

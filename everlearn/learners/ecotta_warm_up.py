@@ -19,7 +19,7 @@ from everlearn.core.events import Batch, X, rows, size
 from everlearn.nn.meta_network import Adapted
 from everlearn.optim.descent import step_along
 from everlearn.optim.optimizers import SGD
-from everlearn.optim.schedules import cosine_decay
+from everlearn.optim.shapes import cosine_decay
 
 SCHEDULES = ("steps", "cosine")
 FALLS, FACTOR = (0.3, 0.6, 0.8), 0.2

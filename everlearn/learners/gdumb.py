@@ -26,7 +26,7 @@ from everlearn.data.memory import Memory
 from everlearn.optim.descent import Descent
 from everlearn.optim.optimizers import SGD, Optimizer
 from everlearn.optim.refit import Grown, Refit
-from everlearn.optim.schedules import cosine_decay
+from everlearn.optim.shapes import cosine_decay
 
 WARM_UP = 0.1  # part of the rate in the first epoch
 

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from everlearn.core.errors import ArgumentError, StateError, check_count, check_range, closest
 from everlearn.core.random import generator
 from everlearn.core.spec import Described
-from everlearn.optim.schedules import Restarted, Schedule
+from everlearn.optim.composed import Restarted, Schedule
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,7 @@ Reference: Lesort et al. (2023), Challenging common assumptions about catastroph
 from everlearn.core.errors import InputError
 from everlearn.core.events import Boundary
 from everlearn.optim.descent import Descent
-from everlearn.optim.schedules import cosine_decay
+from everlearn.optim.shapes import cosine_decay
 
 
 class TaskPace:

@@ -8,57 +8,28 @@
     repeated_cosine  in each phase: warm-up from 0, half a cosine down
     inverse_sqrt     warm-up, then eta_max sqrt(N_w / n)
     cosine_cycle     (high - low) / 2 (1 - cos(2 pi n / period)) + low   up and down again, for ever
-    restarted        schedule((n floor(T / K)) mod T)                    all of another schedule of T steps, in every K steps
 
-They compose: `join(first, 100, second)` goes on with `second`, from its own 0, after 100 steps; `scaled(schedule, 0.5)` takes a share of
-one, `product(first, second)` multiplies two. `optim.rates` turns a schedule into a scheduler for any optimiser.
+What a cool-down, an annealing or a decay may look like stands in `optim.shapes`, schedules made of schedules in `optim.composed`.
+`optim.rates` turns a schedule into a scheduler for any optimiser.
 
 References: Singh et al. (2025), Beyond cosine decay, CoLLAs, arXiv 2503.02844. Ibrahim et al. (2024), Simple and scalable strategies to
-continually pre-train large language models, TMLR, arXiv 2403.08763. Loshchilov & Hutter (2017), SGDR, arXiv 1608.03983. Chen et al.
-(2023), Improving language plasticity via pretraining with active forgetting, NeurIPS, arXiv 2307.01163 (restarted).
+continually pre-train large language models, TMLR, arXiv 2403.08763. Loshchilov & Hutter (2017), SGDR, arXiv 1608.03983.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-from everlearn.core.errors import ArgumentError, check_count, check_range, closest
+from everlearn.core.errors import ArgumentError, check_count, check_range
 from everlearn.core.spec import Described
+from everlearn.optim.composed import Join, Product, Restarted, Scaled, Schedule
+from everlearn.optim.shapes import ANNEALS, COOLDOWNS, SHAPES, check_shape, cosine_decay
 
-INV_SQRT_SCALE = 10.0  # how steep the cool-down of that name begins
-
-Shape = Callable[[float, float, float], float]
-
-
-class Schedule(Protocol):
-    """A function from the number of a step to a value."""
-
-    name: ClassVar[str]
-
-    def __call__(self, step: int) -> float:
-        """The value at a step, counted from 0."""
-        ...
-
-
-def _inv_sqrt(high: float, low: float, share: float) -> float:
-    def fall(at: float) -> float:
-        return 1.0 / math.sqrt(1.0 + INV_SQRT_SCALE * at) - 1.0
-
-    return high + (low - high) * fall(share) / fall(1.0)
-
-
-SHAPES: dict[str, Shape] = {
-    "cosine": lambda high, low, share: low + (high - low) * cosine_decay(share),
-    "linear": lambda high, low, share: high - (high - low) * share,
-    "inv_sqrt": _inv_sqrt,
-    "exponential": lambda high, low, share: high * (low / high) ** share,
-    "one_minus_sqrt": lambda high, low, share: high * (1.0 - math.sqrt(share)) + low * math.sqrt(share),
-    "reciprocal": lambda high, low, share: 1.0 / (share / low + (1.0 - share) / high),
-}
-COOLDOWNS = ("cosine", "linear", "inv_sqrt")
-ANNEALS = ("exponential", "linear", "cosine", "one_minus_sqrt", "reciprocal")
-ABOVE_ZERO = ("exponential", "reciprocal")  # these never reach 0
+__all__ = [
+    "SCHEDULES", "Constant", "CosineCycle", "Decay", "Infinite", "InverseSqrt", "Join", "Product", "RepeatedCosine", "Restarted",
+    "Scaled", "Schedule", "Warmup", "wsd",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,9 +110,8 @@ class Decay(Described):
 
     def __post_init__(self) -> None:
         check_count(self.name, "steps", self.steps)
-        _check_shape(self.name, "shape", self.shape, tuple(SHAPES))
         _check_order(self.name, high=self.high, low=self.low)
-        _check_above_zero(self.name, "low", self.low, self.shape)
+        check_shape(self.name, "shape", self.shape, tuple(SHAPES), low=self.low)
 
     def __call__(self, step: int) -> float:
         """The value at a step."""
@@ -249,9 +219,8 @@ class Infinite(Described):
         check_range(self.name, "const_ratio", self.const_ratio, 0.0, 1.0)
         check_range(self.name, "min_ratio", self.min_ratio, 0.0, 1.0)
         _check_order(self.name, max_lr=self.max_lr, const_lr=self.constant, min_lr=self.low)
-        _check_shape(self.name, "cooldown", self.cooldown, COOLDOWNS)
-        _check_shape(self.name, "anneal", self.anneal, ANNEALS)
-        _check_above_zero(self.name, "min_lr", self.low, self.anneal)
+        check_shape(self.name, "cooldown", self.cooldown, COOLDOWNS)
+        check_shape(self.name, "anneal", self.anneal, ANNEALS, min_lr=self.low)
         self._check_anneal()
 
     def _check_anneal(self) -> None:
@@ -326,116 +295,8 @@ def wsd(
     )
 
 
-@dataclass(frozen=True, repr=False)
-class Join(Described):
-    """One schedule for a number of steps, then another, which counts from its own 0.
-
-    >>> schedule = Join(Warmup(0.1, steps=10), 10, Decay(0.1, 0.0, steps=20, shape="linear"))
-    >>> [round(schedule(step), 3) for step in (5, 10, 20, 40)]
-    [0.05, 0.1, 0.05, 0.0]
-    """
-
-    first: Schedule
-    steps: int
-    second: Schedule
-    name: ClassVar[str] = "join"
-
-    def __post_init__(self) -> None:
-        check_count(self.name, "steps", self.steps)
-        _check_schedules(self.name, first=self.first, second=self.second)
-
-    def __call__(self, step: int) -> float:
-        """The first one's value before `steps`, the second one's from there on."""
-        return self.first(step) if step < self.steps else self.second(step - self.steps)
-
-
-@dataclass(frozen=True, repr=False)
-class Scaled(Described):
-    """A share, or a multiple, of a schedule."""
-
-    schedule: Schedule
-    factor: float
-    name: ClassVar[str] = "scaled"
-
-    def __post_init__(self) -> None:
-        check_range(self.name, "factor", self.factor, 0.0)
-        _check_schedules(self.name, schedule=self.schedule)
-
-    def __call__(self, step: int) -> float:
-        """factor times the value."""
-        return self.factor * self.schedule(step)
-
-
-@dataclass(frozen=True, repr=False)
-class Product(Described):
-    """Two schedules multiplied: a warm-up in front of any other, say.
-
-    >>> Product(Warmup(1.0, steps=10), Constant(0.1))(5)
-    0.05
-    """
-
-    first: Schedule
-    second: Schedule
-    name: ClassVar[str] = "product"
-
-    def __post_init__(self) -> None:
-        _check_schedules(self.name, first=self.first, second=self.second)
-
-    def __call__(self, step: int) -> float:
-        """The product of both values at the step."""
-        return self.first(step) * self.second(step)
-
-
-@dataclass(frozen=True, repr=False)
-class Restarted(Described):
-    """The whole of a schedule in every interval, sped up to fit: for parameters that are made anew at its beginning.
-
-    schedule: of `steps` updates; every: updates between two resets, at most `steps`; stop: resets end before this update (None: without
-    end), and after the last interval the schedule goes on as it does for everything else.
-
-    >>> rate = Restarted(Join(Warmup(1.0, steps=40), 40, Decay(1.0, 0.0, steps=80, shape="linear")), steps=120, every=12)
-    >>> [rate(step) for step in (0, 2, 4, 8, 11, 12, 14, 16)]
-    [0.0, 0.5, 1.0, 0.5, 0.125, 0.0, 0.5, 1.0]
-
-    Reference: Chen et al. (2023), arXiv 2307.01163.
-    Differs from the paper in: where `every` does not divide `steps`, an interval begins with its reset all the same.
-    """
-
-    schedule: Schedule
-    steps: int
-    every: int
-    stop: int | None = None
-    name: ClassVar[str] = "restarted"
-
-    def __post_init__(self) -> None:
-        check_count(self.name, "steps", self.steps)
-        check_count(self.name, "every", self.every)
-        if self.stop is not None:
-            check_count(self.name, "stop", self.stop, low=0)
-        _check_schedules(self.name, schedule=self.schedule)
-        if self.every > self.steps:
-            raise ArgumentError(
-                f"restarted: every must be at most steps, got every={self.every} and steps={self.steps}; no interval would end."
-            )
-
-    def __call__(self, step: int) -> float:
-        """The schedule's value at (step mod every) floor(steps / every): (step floor(steps / every)) mod steps, where that divides."""
-        if self.stop is not None and (self.stop <= self.every or step >= self.every * math.ceil(self.stop / self.every)):
-            return self.schedule(step)  # no reset, or none any more
-        return self.schedule(step % self.every * (self.steps // self.every))
-
-
 _KINDS = (CosineCycle, Constant, Warmup, Decay, InverseSqrt, RepeatedCosine, Infinite, Join, Scaled, Product, Restarted)
 SCHEDULES: dict[str, Callable[..., Schedule]] = {**{cls.name: cls for cls in _KINDS}, "wsd": wsd}
-
-
-def cosine_decay(share: float) -> float:
-    """What is left of a rate after a share 0..1 of the way.
-
-    >>> [cosine_decay(0.0), round(cosine_decay(0.5), 6), cosine_decay(1.0)]
-    [1.0, 0.5, 0.0]
-    """
-    return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def _check_order(owner: str, **rates: float) -> None:
@@ -446,19 +307,3 @@ def _check_order(owner: str, **rates: float) -> None:
     values = list(rates.values())
     if math.inf in values or values != sorted(values, reverse=True):
         raise ArgumentError(f"{owner}: {' >= '.join(rates)} must hold, got {told}.")
-
-
-def _check_shape(owner: str, argument: str, shape: str, known: tuple[str, ...]) -> None:
-    if shape not in known:
-        raise ArgumentError(f"{owner}: {closest(argument, shape, known)}")
-
-
-def _check_above_zero(owner: str, argument: str, low: float, shape: str) -> None:
-    if low <= 0.0 and shape in ABOVE_ZERO:
-        raise ArgumentError(f"{owner}: the {shape} shape never reaches 0; {argument} must be above 0, got {low!r}.")
-
-
-def _check_schedules(owner: str, **schedules: Schedule) -> None:
-    for key, value in schedules.items():
-        if not callable(value):
-            raise ArgumentError(f"{owner}: {key} must be a schedule such as constant(0.1), got {value!r}.")
