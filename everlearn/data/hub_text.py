@@ -119,7 +119,7 @@ def _hub_documents(source: HubText) -> tuple[Any, Iterator[Iterator[str]]]:
     if getattr(part.features[column], "dtype", None) not in ("string", "large_string"):
         raise DataError(f"{source}: the column {column!r} holds {part.features[column]}, not texts.")
     rows = (row for rows in part.select_columns([column]).iter(1000) for row in rows[column])
-    return [repr(source), column, len(part), part._fingerprint], (iter([row] if row else []) for row in rows)
+    return [column, part._fingerprint], (iter([row] if row else []) for row in rows)
 
 
 def _tokenizer_mark(tokenizer: Any) -> Any:

@@ -92,6 +92,10 @@ def test_blocks_end_with_lines_and_lose_nothing(tokenizer, counted, tmp_path, mo
         *(token for block in counted[:7] for token in plain(tokenizer, block)),
         tokenizer.eos_token_id,
     ]
+    counted.clear()
+    monkeypatch.setattr(room, "BLOCK", 12)  # as another version may have it, whose tokens are others
+    text_tokens([path], tokenizer, tmp_path / "tokens")
+    assert counted[:2] == ["Über allen Gipfeln\n", "ist Ruh,\n\n  in allen Wip"]
 
 
 def test_tokens_are_kept_until_a_text_the_order_or_the_tokenizer_changes(tokenizer, counted, tmp_path):
@@ -116,9 +120,18 @@ def test_tokens_are_kept_until_a_text_the_order_or_the_tokenizer_changes(tokeniz
     write(tmp_path, "Hauch"[:4], "word.txt")  # as long as before
     os.utime(second, ns=(kept.st_atime_ns, kept.st_mtime_ns + 1))
     assert made_anew(second)
+    third = write(tmp_path, "Haus", "other.txt")  # as long, and of the same time
+    os.utime(third, ns=(kept.st_atime_ns, kept.st_mtime_ns + 1))
+    assert made_anew(third)
+    stat = third.stat()
+    write(tmp_path, "Haus und Hof", "other.txt")  # of the same time, and longer
+    os.utime(third, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert made_anew(third) and made_anew(second)
     other = load_tokenizer(tokenizer.name_or_path)
     other.add_tokens(["Hau"])
     assert made_anew(second, by=other)
+    other.eos_token = "Ã"
+    assert other.eos_token_id != tokenizer.eos_token_id and made_anew(second, by=other)
     cache.write_bytes(cache.read_bytes()[:100])  # cut short
     assert made_anew(second, by=other)
 
@@ -149,20 +162,51 @@ def test_a_failure_leaves_the_file_that_stood_and_no_other(tokenizer, tmp_path):
         text_tokens([path], tokenizer, tmp_path / "folder.tokens")
 
 
+class Numbers:
+    """Numbers as tokens, the slow way: no backend and no end."""
+
+    eos_token_id = None
+
+    def __init__(self, known):
+        self.known = known
+
+    def get_vocab(self):
+        return {str(number): number for number in self.known}
+
+    def __call__(self, texts, add_special_tokens=True, **arguments):
+        begun = [0] if add_special_tokens else []
+        return {"input_ids": [[*begun, *(int(word) for word in text.split())] for text in texts]}
+
+
 def test_large_vocabularies_take_int32(tmp_path):
-    class Words:
-        """Numbers as tokens, the slow way: no backend and no end."""
+    path, cache = write(tmp_path, "3 65535\n7"), tmp_path / "tokens"
+    tokens = text_tokens([path], Numbers(range(65_536)), cache)
+    assert tokens.dtype == torch.uint16 and tokens.tolist() == [3, 65535, 7]
+    tokens = text_tokens([path], Numbers(range(65_537)), cache)  # another tokenizer by its vocabulary alone
+    assert tokens.dtype == torch.int32 and tokens.tolist() == [3, 65535, 7]
 
-        eos_token_id = None
 
-        def get_vocab(self):
-            return {str(number): number for number in range(70_000)}
+def test_a_table_needs_a_row_for_the_highest_number():
+    assert vocabulary(Numbers([0, 1, 9])) == 10
 
-        def __call__(self, texts, **arguments):
-            return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
 
-    tokens = text_tokens([write(tmp_path, "3 69999\n65536")], Words(), tmp_path / "tokens")
-    assert tokens.dtype == torch.int32 and tokens.tolist() == [3, 69999, 65536]
+def test_a_tokenizer_is_looked_for_in_its_folder_alone(folder, monkeypatch):
+    import transformers
+
+    asked = []
+    monkeypatch.setattr(
+        transformers.AutoTokenizer, "from_pretrained", lambda place, **options: asked.append((place, options))
+    )
+    load_tokenizer(folder)
+    assert asked == [(folder, {"local_files_only": True})]
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: done.append("synced"))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
+    text_tokens([write(tmp_path, VERSE)], None, tmp_path / "tokens")
+    assert done == ["synced", "named"]
 
 
 def test_what_holds_no_text_or_is_missing_is_refused(tokenizer, tmp_path):
@@ -232,8 +276,22 @@ def test_rows_of_a_column_are_documents(offered, tokenizer, counted, tmp_path):
     counted.clear()
     assert text_tokens(source, tokenizer, tmp_path / "tokens").tolist() == tokens and not counted
     assert bytes(text_tokens(source, None, tmp_path / "bytes").tolist()) == f"{VERSE}\nkaum\n".encode()
-    offered(id=[1], text=["du"])
+    offered(id=[1, 2, 3, 4], text=["du", "", None, ""], content=["kaum", None, None, None])
     assert text_tokens(source, tokenizer, tmp_path / "tokens").tolist() == [*plain(tokenizer, "du"), end]
+    content = HubText("someone/verses", column="content")
+    assert text_tokens(content, tokenizer, tmp_path / "tokens").tolist() == [*plain(tokenizer, "kaum"), end]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string"])
+@pytest.mark.parametrize("column", ["text", "content", "document", "sentence"])
+def test_a_column_with_the_name_of_a_text_is_taken(kind, column, monkeypatch, tmp_path):
+    columns = {"author": ["Goethe"], "sentence": ["d"], "document": ["c"], "content": ["b"], "text": ["a"]}
+    given = dict(list(columns.items())[: list(columns).index(column) + 1])  # earlier names go before later ones
+    features = datasets.Features({name: datasets.Value(kind) for name in given})
+    part = datasets.Dataset.from_dict(given, features=features)
+    monkeypatch.setattr(room, "download", lambda name, config: {"train": part})
+    tokens = text_tokens(HubText("verses"), None, tmp_path / "bytes")
+    assert bytes(tokens.tolist()) == f"{columns[column][0]}\n".encode()
 
 
 def test_columns_and_parts_that_are_not_there_are_refused(offered, tokenizer, tmp_path):

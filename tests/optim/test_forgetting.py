@@ -270,8 +270,17 @@ def test_what_cannot_be_reset_is_refused_and_nothing_changes():
     with pytest.raises(StateError, match=r"LBFGS keeps 'history' for embedding\.weight, which cannot be cleared"):
         forgetting.after(3)
     assert torch.equal(model.embedding.weight, before)
+    rows = OPTIMIZERS["sgd"](model.parameters())
+    rows.state[model.embedding.weight] = {"momentum_buffer": None, "mean_of_rows": torch.zeros(6)}
+    forgetting = Forgetting(model, ["embedding.weight"], rows, Reset(3, stop=9), tied="together")
+    with pytest.raises(StateError, match=r"SGD keeps 'mean_of_rows' for embedding\.weight, which cannot be cleared"):
+        forgetting.after(3)
+    assert torch.equal(model.embedding.weight, before)
+    del rows.state[model.embedding.weight]["mean_of_rows"]
+    assert forgetting.after(3) and rows.state[model.embedding.weight]["momentum_buffer"] is None
+    before = model.embedding.weight.detach().clone()
     kept = Forgetting(model, ["embedding.weight"], lbfgs, Reset(3, clear_optimizer=False), tied="together")
-    assert kept.after(3).rows == {"embedding.weight": 6} and not torch.equal(model.embedding.weight, before)
+    assert kept.after(6).rows == {"embedding.weight": 6} and not torch.equal(model.embedding.weight, before)
 
 
 @pytest.mark.parametrize(

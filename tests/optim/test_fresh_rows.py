@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from everlearn.core.errors import ArgumentError
 from everlearn.core.random import generator
-from everlearn.optim.forgetting import Normal, Reset
+from everlearn.optim.forgetting import Normal, Reset, ShrinkPerturb
 from everlearn.optim.fresh_rows import FreshRows, fresh_rows
 
 IDS = torch.tensor([[0, 2, 2, 4]])
@@ -64,6 +64,14 @@ def test_special_tokens_and_the_others_of_a_batch():
     new = fresh_rows(table, ids, 1.0, torch.Generator().manual_seed(3), exclude_rows=(2, 5))
     assert (new != 0).all(1).tolist() == [True, False, False, False, True, False]
     assert fresh_rows(table, ids, 1.0, torch.Generator(), exclude_rows=(0, 2, 4)) is table
+
+
+def test_new_rows_may_keep_a_share_of_the_old_ones_and_are_not_trained_by_it():
+    table = torch.arange(12.0).view(6, 2).requires_grad_()
+    new = fresh_rows(table, IDS, 1.0, torch.Generator(), ShrinkPerturb(0.5, noise=0.0))
+    assert new.tolist() == [[0.0, 0.5], [2.0, 3.0], [2.0, 2.5], [6.0, 7.0], [4.0, 4.5], [10.0, 11.0]]
+    new.sum().backward()
+    assert table.grad[:, 0].tolist() == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
 
 
 def test_tokens_of_a_batch_are_drawn_with_their_probability():
