@@ -1,5 +1,7 @@
 """The linear probe: its steps by a slow twin and by hand, layers apart from each other, roles read by place or by word, refusals."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -67,6 +69,16 @@ def test_states_of_any_precision_are_read_and_get_no_gradient():
         assert found.weight.dtype == torch.float32 and given.grad is None and not found.weight.requires_grad
 
 
+def test_what_is_left_out_is_as_published_and_gradients_may_be_off():
+    defaults = {key: value.default for key, value in inspect.signature(linear_probe).parameters.items()}
+    published = {"epochs": 4, "lr": 1e-3, "weight_decay": 0.01, "batch": 32, "held": 0.2, "seed": 0}
+    assert {key: defaults[key] for key in published} == published
+    states, labels = rows()
+    wanted = linear_probe(states, labels)
+    with torch.no_grad():
+        assert torch.equal(linear_probe(states, labels).weight, wanted.weight)
+
+
 def test_there_is_no_bias():
     """States all on one side of 0, labels split at 1: no plane through 0 parts them better than the more frequent label."""
     h = torch.linspace(0.5, 1.5, 400)[:, None]
@@ -93,6 +105,10 @@ def test_only_the_layer_that_holds_the_label_reads_it():
         (torch.zeros(4, 2), torch.zeros(4), {"held": 1.0}, InputError, "leaves none to learn from"),
         (torch.zeros(4, 2), torch.zeros(4), {"epochs": 0}, ArgumentError, "epochs must be an int >= 1"),
         (torch.zeros(4, 2), torch.zeros(4), {"lr": -1.0}, ArgumentError, "lr must be a number >= 0"),
+        (torch.zeros(4, 2), torch.zeros(4), {"batch": 0}, ArgumentError, "linear_probe: batch must be an int >= 1"),
+        (torch.zeros(4, 2), torch.zeros(4), {"weight_decay": -0.1}, ArgumentError, "weight_decay must be a number >= 0"),
+        (torch.zeros(4, 2), torch.zeros(4), {"held": 1.2}, ArgumentError, "held must be a number between 0 and 1, got 1.2"),
+        (torch.full((4, 2), float("inf")), torch.zeros(4), {}, InputError, "states must be finite"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(states, labels, options, error, told):
@@ -135,6 +151,22 @@ def test_layers_that_know_the_word_and_the_place_are_told_apart():
     assert reading.made["unseen"] == (0.5, 1.0)  # thenewtoken begins with t: all are read as nouns
 
 
+def test_what_is_asked_for_reaches_the_probe_and_the_made_sentences():
+    templates, asked = RoleTemplates(NOUNS, ADJECTIVES, each=5), []
+
+    def drawn(sentences, places):
+        asked.append(len(places))
+        return torch.randn(1, len(places), 6, generator=torch.Generator().manual_seed(len(places)))
+
+    first, again, other = (probe_roles(drawn, SENTENCES, templates, kinds=("tail",), count=30, seed=s) for s in (1, 1, 2))
+    assert asked == 3 * [160, 60]  # both words of 80 sentences, and of 30 made ones
+    assert first == again != other and list(first.made) == ["tail"]
+    with pytest.raises(ArgumentError, match="epochs must be an int >= 1, got 0"):
+        probe_roles(drawn, SENTENCES, templates, epochs=0)
+    with pytest.raises(ArgumentError, match="probe_roles: count must be an int >= 1, got 0"):
+        probe_roles(drawn, SENTENCES, templates, count=0)
+
+
 def made():
     stream = RoleSentences(SENTENCES, SENTENCES, beside=2, window=2, unseen=10, ambiguous=0.0)
     return stream, TinyEncoder(stream.size, dim=16, depth=1, heads=2, inner=16, length=5, answers=stream.asked, tags=2)
@@ -158,7 +190,7 @@ def test_classes_that_stand_in_the_embeddings_are_read_there_wherever_the_word_s
     assert blind.made["head"][0] < 0.9 and blind.made["head_switch"][0] > 0.1
 
 
-def test_states_are_those_of_the_middle_of_each_window():
+def test_states_are_those_of_the_middle_of_each_window(monkeypatch):
     stream, model = made()
     states = encoder_states(model, stream, init=Normal(0.0))
     sentences = [("the", "n03", "is", "a05", "."), ("thenewtoken2", "is", "here")]
@@ -172,6 +204,12 @@ def test_states_are_those_of_the_middle_of_each_window():
         torch.testing.assert_close(found, copied.layers(windows)[:, :, 2])
     assert found.shape == (2, 3, 16)
     assert not torch.equal(found[:, 1], encoder_states(model, stream)(sentences, places)[:, 1])
+    first, other = (encoder_states(model, stream, seed=seed)(sentences, places) for seed in (0, 1))
+    assert torch.equal(first[:, [0, 2]], other[:, [0, 2]]) and not torch.equal(first[:, 1], other[:, 1])
+    model.std = 0.0  # as wide as the model began
+    assert torch.equal(encoder_states(model, stream)(sentences, places), found)
+    monkeypatch.setattr("everlearn.measure.probe.ROWS", 2)
+    torch.testing.assert_close(encoder_states(model, stream)(sentences, places), found)
 
 
 def test_functions_that_give_no_states_of_the_places_are_refused():
