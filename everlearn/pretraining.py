@@ -29,6 +29,7 @@ def pretrain(
     schedule: str | None = None,
     optimizer: str = "adam(weight_decay=0.005, betas=(0.9, 0.95))",
     replay: str | None = None,
+    penalty: str | None = None,
     objective: str | None = None,
     tokenizer: str | None = None,
     window: int = 128,
@@ -58,6 +59,7 @@ def pretrain(
         schedule: a call string, such as repeated_cosine(0.001, steps=1000, warmup=50) or wsd(0.001, warmup=50)
         optimizer: adam(...) or sgd(...); its rate is that of the schedule
         replay: what is kept of past domains, such as replay_mix(0.25, keep=0.05): a quarter of the rows, from a 20th of each domain
+        penalty: what holds the model to past domains, lwf(strength=0.5) or mas(strength=1.0)
         objective: next_token or masked_autoencoding (default: what the model is for)
         tokenizer: the folder of a Hugging Face tokenizer (default: that of hub('FOLDER'), else bytes)
         window: tokens that a model sees at once
@@ -106,6 +108,7 @@ def make_course(
     from everlearn.data.replay_mix import ReplayMix
     from everlearn.learners.pretrainer import ContinualPretrainer
     from everlearn.learners.pretraining_course import Course
+    from everlearn.learners.pretraining_penalties import PENALTIES
     from everlearn.nn.pretext import pretext
     from everlearn.optim.optimizers import OPTIMIZERS
     from everlearn.optim.schedules import SCHEDULES, Infinite
@@ -123,12 +126,15 @@ def make_course(
         schedule = build(parse(given["schedule"]), SCHEDULES, "schedule")
     infinite = isinstance(schedule, Infinite) and schedule.anneal_start is None
     images = hasattr(streams[0], "images")
+    objective = pretext(given["objective"] or ("masked_autoencoding" if images else "next_token"))
+    penalties = {name: partial(cls, objective) for name, cls in PENALTIES.items()}
     line = ContinualPretrainer(
         network,
         optimizer=build(parse(given["optimizer"]), OPTIMIZERS, "optimizer"),
         schedule=schedule,
-        objective=pretext(given["objective"] or ("masked_autoencoding" if images else "next_token")),
+        objective=objective,
         replay=None if given["replay"] is None else build(parse(given["replay"]), {"replay_mix": ReplayMix}, "replay"),
+        penalty=None if given["penalty"] is None else build(parse(given["penalty"]), penalties, "penalty"),
         batch=given["batch"],
         accumulate=given["accumulate"],
         precision=given["precision"],
