@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from everlearn.console import console, print_comparison, print_json, say
+from everlearn.core.errors import SpecError
 
 
 def list_(*, kind: str, json: bool) -> int:
@@ -31,13 +32,12 @@ def show(name: str, steps: int | None = None, output: str | None = None, *, json
         steps: how many steps of a schedule are drawn (default: all of it, or as many as show how it goes on)
         output: a file (png, svg or pdf) into which a schedule is drawn
     """
+    from everlearn.comparison.grid import load_comparison
     from everlearn.comparison.listing import explain, named_schedule
     from everlearn.console import show_schedule
     from everlearn.studies.study import studies
 
     if (Path(name) / "result.json").exists():
-        from everlearn.comparison.grid import load_comparison
-
         record = load_comparison(name).record
         if json:
             return print_json(record)
@@ -46,10 +46,17 @@ def show(name: str, steps: int | None = None, output: str | None = None, *, json
     schedule = named_schedule(name)
     if schedule is not None:
         return show_schedule(schedule, steps, output, json)
-    found = explain(name, studies())
+    try:
+        found = explain(name, studies())
+    except SpecError:
+        if Path(name).is_dir():
+            load_comparison(name)  # says what the folder lacks
+        raise
     if json:
         return print_json(found)
     say(f"{found['signature']}\n\n{found['doc']}")
+    for kind, line in found["also"].items():
+        say(f"\nAlso the name of one of the {kind}: {line}")
     return 0
 
 

@@ -34,6 +34,18 @@ def test_show_explains_a_component_and_cite_gives_its_reference(capsys):
     assert "2004.07211" in capsys.readouterr().out
 
 
+def test_show_of_a_name_that_a_learner_and_a_study_share_explains_the_learner(capsys):
+    assert main(["show", "replay"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("replay(model, capacity=500")
+    assert "Also the name of one of the studies: Replay against fine-tuning" in out
+
+
+def test_show_of_a_folder_says_what_it_lacks(tmp_path, capsys):
+    assert main(["show", str(tmp_path)]) == 4
+    assert "no finished comparison lies in the folder" in capsys.readouterr().err
+
+
 def test_check_holds_a_learner_to_the_contract(capsys):
     assert main(["check", "replay(capacity=50)"]) == 0
     assert "keeps the contract" in capsys.readouterr().out

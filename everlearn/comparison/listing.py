@@ -46,26 +46,30 @@ def _first_line(value: Any) -> str:
     return (inspect.getdoc(value) or "").split("\n")[0]
 
 
-def _find(name: str, studies: Mapping[str, Any]) -> Any:
+def _find(name: str, studies: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """[(kind, component)] of a name, in the order of the kinds: a learner and the study of it may share one."""
     if ":" in name:
         reach(["", os.getcwd()])
-        return import_reference(name)
-    everything = {key: value for table in _groups(studies).values() for key, value in table.items()}
-    if name not in everything:
-        raise SpecError(closest("component", name, everything))
-    return everything[name]
+        return [("", import_reference(name))]
+    groups = _groups(studies)
+    found = [(group, table[name]) for group, table in groups.items() if name in table]
+    if not found:
+        everything = {key for table in groups.values() for key in table}
+        raise SpecError(closest("component", name, everything, told="`everlearn list` names all"))
+    return found
 
 
-def explain(name: str, studies: Mapping[str, Any]) -> dict[str, str]:
-    """The call of a component with its arguments and defaults, and its doc-string."""
-    value = _find(name, studies)
+def explain(name: str, studies: Mapping[str, Any]) -> dict[str, Any]:
+    """The call of a component with its arguments and defaults, and its doc-string; `also`: what else bears its name, kind by kind."""
+    (_, value), *others = _find(name, studies)
+    also = {kind: _first_line(other) for kind, other in others}
     if not callable(value):
-        return {"name": name, "signature": name, "doc": inspect.getdoc(value) or ""}
+        return {"name": name, "signature": name, "doc": inspect.getdoc(value) or "", "also": also}
     shown = []
     for parameter in inspect.signature(value).parameters.values():
         text = parameter.name if parameter.default is parameter.empty else f"{parameter.name}={parameter.default!r}"
         shown.append(text)
-    return {"name": name, "signature": f"{name}({', '.join(shown)})", "doc": inspect.getdoc(value) or ""}
+    return {"name": name, "signature": f"{name}({', '.join(shown)})", "doc": inspect.getdoc(value) or "", "also": also}
 
 
 def named_schedule(text: str) -> Schedule | None:
@@ -77,9 +81,9 @@ def named_schedule(text: str) -> Schedule | None:
 
 
 def references(name: str, studies: Mapping[str, Any]) -> list[str]:
-    """The references in a component's doc-string and its module's."""
-    value = _find(name, studies)
-    text = f"{inspect.getdoc(value) or ''}\n\n{inspect.getdoc(inspect.getmodule(value)) or ''}"
+    """The references in the doc-strings of all that bears a name, and of their modules."""
+    values = [value for _, value in _find(name, studies)]
+    text = "\n\n".join(inspect.getdoc(part) or "" for value in values for part in (value, inspect.getmodule(value)))
     blocks = re.findall(r"References?:\s*(.+?)(?:\n\s*\n|\nDiffers from|\Z)", text, flags=re.DOTALL)
     found = _longest([re.sub(r"\s+", " ", block).strip() for block in blocks])
     return found or [f"{name} is not from a publication."]

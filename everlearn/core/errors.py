@@ -93,12 +93,15 @@ class ServeError(EverlearnError):
         self.errors = list(errors)
 
 
-def closest(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for an unknown name: ``unknown learner 'repaly'; did you mean 'replay'? known: ...``."""
+def closest(kind: str, name: str, known: Iterable[str], told: str = "") -> str:
+    """The sentence for an unknown name: ``unknown learner 'repaly'; did you mean 'replay'? known: ...``.
+
+    told: said in place of the known names, where there are too many of them to be read.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {kind} {name!r}; {hint}known: {', '.join(names) or 'none'}."
+    return f"unknown {kind} {name!r}; {hint}{told or 'known: ' + (', '.join(names) or 'none')}."
 
 
 def first_line(error: Exception) -> str:

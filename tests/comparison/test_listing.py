@@ -27,6 +27,15 @@ def test_an_explanation_has_arguments_with_defaults():
     assert "Chaudhry" in found["doc"]
 
 
+def test_a_learner_and_its_study_of_one_name_are_both_told_of():
+    found = explain("replay", studies())
+    assert found["signature"].startswith("replay(model, capacity=500")
+    assert found["also"] == {"studies": dict(listing("studies", studies())["studies"])["replay"]}
+    assert explain("derpp", studies())["also"] == {}
+    (cited,) = references("replay", studies())
+    assert "1811.11682" in cited and "1902.10486" in cited
+
+
 def test_an_unknown_component_is_answered_with_the_closest():
     with pytest.raises(SpecError, match="did you mean 'replay'"):
         explain("repaly", {})

@@ -42,6 +42,11 @@ def test_the_closest_name_is_offered(name, known, sentence):
     assert closest("learner", name, known) == sentence
 
 
+def test_names_too_many_to_be_read_are_told_of_in_words():
+    told = closest("component", "repaly", ["replay", "derpp"], told="`everlearn list` names all")
+    assert told == "unknown component 'repaly'; did you mean 'replay'? `everlearn list` names all."
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1", None])
 def test_counts_are_whole_numbers(value):
     with pytest.raises(ArgumentError, match=re.escape(f"owner: rows must be an int >= 1, got {value!r}. Do this.")):
