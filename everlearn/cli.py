@@ -5,18 +5,21 @@ Exit codes are those of core/errors.py, 1 for a claim or contract that does not 
 """
 
 import hashlib
+import inspect
 import json
 import os
+import re
 import shlex
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from argparse import ArgumentError as Refused
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from everlearn.asking import ask
 from everlearn.console import Bar, plain_warnings, print_comparison, print_figures, print_json, say
-from everlearn.core.errors import ArgumentError, EverlearnError, StateError
+from everlearn.core.errors import ArgumentError, EverlearnError, SpecError, StateError, closest
 from everlearn.evaluating import evaluate
 from everlearn.explaining import check, cite, list_, show
 from everlearn.operating import backup, export, serve, teach, token
@@ -323,8 +326,6 @@ LESSONS = {  # what `teach` can be asked for: a name, with the rows behind it
 
 def parser() -> Any:
     """The parser of all verbs."""
-    import inspect
-
     from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
     set_parsing_settings(add_print_completion_argument=True)
@@ -337,13 +338,15 @@ def parser() -> Any:
         description="Models that keep learning after deployment: adapt them, measure what it gained and cost.",
         epilog=EXIT_CODES + '\n\nshell completion:\n  eval "$(everlearn --print_completion shtab-bash)"',
         formatter_class=Layout,
+        exit_on_error=False,  # `main` says it in one line
+        allow_abbrev=False,  # --seed is not --seeds
         version=_version(),
     )
     verbs = root.add_subcommands(dest="verb", required=True)
     for verb, (function, examples) in EXAMPLES.items():
         summary = (inspect.getdoc(function) or "").split("\n\n")[0]
         part = ArgumentParser(
-            usage=f"everlearn {verb} {PLACES[verb]} [options]",  # one line, because it stands before every error as well
+            usage=f"everlearn {verb} {PLACES[verb]} [options]",
             description=f"{summary}\n\nexamples:\n{examples}",
             epilog=EXIT_CODES,
             formatter_class=Layout,
@@ -372,7 +375,17 @@ def parser() -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
-    given = parser().parse_args(None if arguments is None else list(arguments))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if not words:
+        parser().print_help(sys.stderr)
+        return ArgumentError.exit_code
+    try:
+        if not words[0].startswith("-") and words[0] not in EXAMPLES:
+            raise SpecError(closest("verb", words[0], EXAMPLES))
+        given = parser().parse_args(words)
+    except (Refused, SpecError) as error:
+        print(f"everlearn: {_refusal(str(error), words[0])}", file=sys.stderr)
+        return ArgumentError.exit_code
     settings = dict(given[given.verb])
     settings.pop("config", None)
     if "class" in settings:  # a word that Python keeps for itself
@@ -393,6 +406,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("everlearn: interrupted. The same command goes on where this one stopped.", file=sys.stderr)
         return 130
+
+
+def _refusal(said: str, verb: str) -> str:
+    """What the parser refuses, in one line that names the flag and where all of them stand."""
+    if verb not in EXAMPLES:
+        return said
+    help_of = f"`everlearn {verb} --help`"
+    flag = re.search(r"unrecognized arguments: (--[\w-]+)", said)
+    if flag:
+        known = (
+            LESSONS[name][0] if name in LESSONS else f"--{name}" for name in inspect.signature(EXAMPLES[verb][0]).parameters
+        )
+        return f"{verb}: {closest('flag', flag[1], known, told=f'{help_of} names all')}"
+    said = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(said.split())).replace(f"required: {verb}.", "required: ")
+    return f"{verb}: {said.rstrip('.')}. See {help_of}."
 
 
 def _version() -> str:

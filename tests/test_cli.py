@@ -122,13 +122,35 @@ def test_the_installed_command_completes_in_a_shell():
     assert "compare" in script.stdout
 
 
-def test_a_wrong_flag_is_answered_in_few_lines(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", "--sedes", "3"])
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert "--sedes" in error
-    assert len(error.splitlines()) <= 4
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["compare", "--sedes", "3"],
+            "compare: unknown flag '--sedes'; did you mean '--seeds'? `everlearn compare --help` names all.",
+        ),
+        (["compare", "--seed", "3"], "compare: unknown flag '--seed'; did you mean '--seeds'?"),  # not taken for --seeds
+        (["teach", "run", "--clas", "okapi"], "teach: unknown flag '--clas'; did you mean '--class'?"),
+        (
+            ["compare", "--seeds", "two"],
+            "compare: --seeds: Expected a <class 'int'>. Got value: two. See `everlearn compare --help`.",
+        ),
+        (["run", "replay"], "run: the following arguments are required: stream. See `everlearn run --help`."),
+        (["compare", "digits", "iris"], "compare: unrecognized arguments: iris."),
+        (["compare", "--config", "no.yaml"], "compare: --config: File does not exist: "),
+        (["compar"], "unknown verb 'compar'; did you mean 'compare'? known: ask, backup,"),
+        (["--verson"], "unrecognized arguments: --verson"),
+    ],
+)
+def test_words_that_cannot_be_read_are_answered_in_one_line(arguments, said, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"everlearn: {said}")
+
+
+def test_no_words_at_all_are_answered_with_the_help(capsys):
+    assert main([]) == 2
+    assert "Run learners beside the baselines" in capsys.readouterr().err
 
 
 @pytest.mark.slow
