@@ -274,7 +274,7 @@ def _read_answers(path: Path, questions: tuple[str, ...]) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV: {error}.") from error
+        raise DataError(f"{path}: cannot be read as a CSV: {getattr(error, 'strerror', None) or error}.") from error
     if rows and not {"question", "answer"} <= set(rows[0]):
         raise DataError(f"{path}:1: the columns question and answer are expected, got {', '.join(map(str, rows[0]))}.")
     found = {}

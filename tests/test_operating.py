@@ -83,6 +83,12 @@ def test_a_token_is_printed_once_and_only_its_hash_is_kept(here, capsys):
     assert json.loads(Path("s/tokens.json").read_text()) == {}
 
 
+def test_a_webhook_that_is_no_address_is_refused_before_anything_is_made(here, capsys):
+    code = main(["serve", "replay(capacity=20)", "--data", "iris", *MODEL, "--folder", "s", "--webhook", "example.org/alarms"])
+    assert code == 2 and "webhook: url must begin with http:// or https://" in capsys.readouterr().err
+    assert not Path("s").exists()
+
+
 def test_an_open_address_without_a_token_is_refused_before_anything_is_made(here, capsys):
     code = main(["serve", "replay(capacity=20)", "--data", "iris", *MODEL, "--folder", "s", "--host", "0.0.0.0"])
     assert code == 2 and "token" in capsys.readouterr().err
@@ -96,7 +102,10 @@ def test_an_open_address_without_a_token_is_refused_before_anything_is_made(here
         (["serve", "replay"], 2, "--data"),
         (["serve", "replay", "--data", "iris", "--options", "options(bacth=3)"], 2, "did you mean 'batch'"),
         (["serve", "replay", "--data", "iris", "--alarms", "alarms(pis=3)"], 2, "did you mean 'psi'"),
+        (["serve", "replay", "--data", "iris", "--options", "batch=3"], 2, "A call string looks like options(batch=64)"),
         (["serve", "replay", "--data", "iris", "--engine", "rya"], 2, "local, ray"),
+        (["serve", "replay", "--data", "no.csv"], 2, "no.csv: there is no such file"),
+        (["serve", "replay", "--data", "iris", "--target", "species"], 2, "leave them out"),
         (["export", "nowhere", "log.parquet"], 4, "server.json"),
         (["backup", "nowhere", "copy"], 4, "server.json"),
         (["teach", "nowhere", "--class", "okapi", "okapi.png"], 4, "no such folder"),

@@ -174,12 +174,16 @@ def stream_text(
             )
         return f"served({text!r})"
     if is_table:
-        if target is None:
-            raise SpecError(f"{text}: name the column to predict with --target COLUMN.")
         if not Path(text).exists():
             raise SpecError(f"{text}: there is no such file.")
+        if target is None:
+            raise SpecError(f"{text}: name the column to predict with --target COLUMN.")
         moment = f", time={time!r}" if time is not None else ""
         return f"prequential(table({text!r}, target={target!r}{moment}))"
+    if target is not None or time is not None:
+        raise SpecError(
+            f"{text}: --target and --time name columns of a CSV or Parquet file, and this is none; leave them out."
+        )
     if Path(text).is_dir() and text not in sources():
         return f"split(images({text!r}), experiences=5, epochs=3)"
     call = parse(text)
@@ -197,10 +201,10 @@ def _forecast_text(text: str, is_table: bool, target: str | None, time: str | No
         raise SpecError(
             f"{text}: only a CSV or Parquet file can be forecast by --task forecast, or a stream such as link_forecast(...)."
         )
-    if target is None:
-        raise SpecError(f"{text}: name the column to forecast with --target COLUMN (several between commas).")
     if not Path(text).exists():
         raise SpecError(f"{text}: there is no such file.")
+    if target is None:
+        raise SpecError(f"{text}: name the column to forecast with --target COLUMN (several between commas).")
     names = tuple(name.strip() for name in target.split(","))
     shown: dict[str, Any] = {
         "target": names[0] if len(names) == 1 else names,
@@ -476,4 +480,4 @@ def normal(text: str) -> str:
 
 def build_budget(text: str) -> Budget:
     """The budget of a call string such as budget(replay=500, labels=1000)."""
-    return build(parse(text), {"budget": Budget}, "budget")
+    return build(parse(text, "budget(labels=1000)"), {"budget": Budget}, "budget")

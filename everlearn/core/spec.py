@@ -38,19 +38,19 @@ class Call:
         return f"{self.name}({', '.join(inside)})"
 
 
-def parse(text: str) -> Call:
-    """Read a call string. Raises SpecError that points at what cannot be read."""
+def parse(text: str, example: str = "replay(capacity=500)") -> Call:
+    """Read a call string. Raises SpecError that points at what cannot be read, beside an example of what can."""
     if not isinstance(text, str) or not text.strip():
-        raise SpecError(f"a call string such as 'replay(capacity=500)' is expected, got {text!r}.")
+        raise SpecError(f"a call string such as {example!r} is expected, got {text!r}.")
     source = _outside_quotes(text.strip())
     try:
         node = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or error or "too deeply nested"
-        raise SpecError(f"cannot read {text!r}: {reason}. A call string looks like replay(capacity=500).") from error
+        raise SpecError(f"cannot read {text!r}: {reason}. A call string looks like {example}.") from error
     value = _convert(node, text)
     if not isinstance(value, Call):
-        raise SpecError(f"cannot read {text!r}: a name or a call is expected, such as replay(capacity=500).")
+        raise SpecError(f"cannot read {text!r}: a name or a call is expected, such as {example}.")
     return value
 
 
@@ -133,7 +133,9 @@ def import_reference(reference: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and not (module == error.name or module.startswith(error.name + ".")):
             raise
-        raise SpecError(f"cannot import {module!r} for {reference!r}: no such module on the path.") from error
+        raise SpecError(
+            f"cannot import {module!r} for {reference!r}: no such module on the path. One's own is looked for in the current folder."
+        ) from error
     for step in attribute.split("."):
         if not hasattr(found, step):
             public = [item for item in vars(found) if not item.startswith("_")]

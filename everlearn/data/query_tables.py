@@ -84,7 +84,7 @@ def read_cells(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[list[
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV: {error}.") from error
+        raise DataError(f"{path}: cannot be read as a CSV: {getattr(error, 'strerror', None) or error}.") from error
     numbered = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, start=1) if any(line)]
     if len(numbered) < 3 or len(numbered[0][1]) < 3:
         raise DataError(f"{path}: a header and two objects with two questions are needed at least: one row an object.")

@@ -136,7 +136,10 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ArgumentError(f"serve: port {port} of {host or 'every address'} cannot be had: {reason}.") from error
+        raise ArgumentError(
+            f"serve: port {port} of {host or 'every address'} cannot be had: {reason.rstrip('.')}. "
+            "Name another with --port; 0 takes a free one."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -163,7 +163,7 @@ def _of_call(text: str, data: str | None, target: str | None, model: str, seed: 
 
 def _stream_of(data: str, target: str | None) -> str:
     """The call string of a stream for data that may be a stream, a data set, a table or a folder of images."""
-    if any(data.lower().endswith(f".{ending}") for ending in TABLES):
+    if target is not None or any(data.lower().endswith(f".{ending}") for ending in TABLES):
         return stream_text(data, target=target)
     if Path(data).is_dir() and data not in sources():
         return f"prequential(images({data!r}))"
@@ -190,12 +190,16 @@ def remade(folder: Path) -> Source:
 def record_of(folder: Path) -> dict[str, Any]:
     """What server.json says. Raises StateError where it cannot be read, or was written by a newer release."""
     path = folder / SERVER
+    if not path.exists():
+        raise StateError(
+            f"{folder} is not a server's folder: it has no {SERVER}. `everlearn serve WHAT --folder {folder}` makes one."
+        )
     try:
         record = json.loads(path.read_text())
         if record["format"] > FORMAT:
             raise StateError(f"{path} was written by a newer release (format {record['format']}); upgrade everlearn.")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StateError(f"{path} cannot be read: {error}. `everlearn serve` writes it into a server's folder.") from error
+        raise StateError(f"{path} cannot be read: {error}.") from error
     return record
 
 

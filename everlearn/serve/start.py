@@ -72,12 +72,12 @@ def engine_of(
 
 def alarms_of(text: str) -> Alarms:
     """The limits of a call string such as alarms(psi=0.5)."""
-    return build(parse(text), {"alarms": Alarms}, "value")
+    return build(parse(text, "alarms(psi=0.5)"), {"alarms": Alarms}, "value")
 
 
 def options_of(text: str) -> Options:
     """The options of a call string such as options(batch=64)."""
-    return build(parse(text), {"options": Options}, "value")
+    return build(parse(text, "options(batch=64)"), {"options": Options}, "value")
 
 
 def database_of(folder: Path, url: str | None, options: Options) -> Database:
@@ -133,10 +133,14 @@ def start(
         alarms_of(alarms)
     tokens = Tokens(place / TOKENS) if (place / TOKENS).exists() else None
     refuse_open_bind(host, tokens)
+    raised = unheard
+    if webhook is not None:
+        webhook_to(webhook)  # refused here, not at the first alarm
+        raised = partial(post, webhook)
     record = settle(place, source, chosen, alarms, database)
     made = engine_of(
         source, place, record, engine=engine, name=name, replicas=replicas, again=partial(served_again, named, given, here),
-        raised=unheard if webhook is None else partial(post, webhook),
+        raised=raised,
     )  # fmt: skip
     announce(f"{source.learner} from {source.origin}, kept in {place}")
     (place / PID).write_text(str(os.getpid()))

@@ -43,9 +43,21 @@ def test_a_short_stream_text_means_its_full_call(short, full):
     assert catalog.stream_text(short) == full
 
 
-def test_a_table_without_a_target_is_refused():
+def test_a_table_without_a_target_is_refused(tmp_path):
+    (tmp_path / "sales.csv").write_text("x,y\n1,2\n")
     with pytest.raises(SpecError, match="--target"):
-        catalog.stream_text("sales.csv")
+        catalog.stream_text(str(tmp_path / "sales.csv"))
+
+
+@pytest.mark.parametrize("columns", [{"target": "y"}, {"time": "day"}])
+def test_columns_named_of_what_is_no_table_are_refused(columns):
+    with pytest.raises(SpecError, match=r"digits: --target and --time name columns of a CSV or Parquet file"):
+        catalog.stream_text("digits", **columns)
+
+
+def test_a_budget_that_cannot_be_read_is_answered_with_one_that_can():
+    with pytest.raises(SpecError, match=r"cannot read '300': .* such as budget\(labels=1000\)"):
+        catalog.build_budget("300")
 
 
 def test_a_missing_table_is_refused():

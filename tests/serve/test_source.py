@@ -135,6 +135,8 @@ def test_a_folder_of_a_newer_release_or_a_garbled_one_is_refused(tmp_path):
     (tmp_path / SERVER).write_text(json.dumps({"format": 99}))
     with pytest.raises(StateError, match="newer release"):
         record_of(tmp_path)
+    with pytest.raises(StateError, match=r"nowhere is not a server's folder: it has no server.json"):
+        record_of(tmp_path / "nowhere")
     (tmp_path / SERVER).write_text("{")
     with pytest.raises(StateError, match="cannot be read"):
         record_of(tmp_path)
