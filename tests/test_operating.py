@@ -84,7 +84,9 @@ def test_a_token_is_printed_once_and_only_its_hash_is_kept(here, capsys):
 
 
 def test_a_webhook_that_is_no_address_is_refused_before_anything_is_made(here, capsys):
-    code = main(["serve", "replay(capacity=20)", "--data", "iris", *MODEL, "--folder", "s", "--webhook", "example.org/alarms"])
+    code = main(
+        ["serve", "replay(capacity=20)", "--data", "iris", *MODEL, "--folder", "s", "--webhook", "example.org/alarms"]
+    )
     assert code == 2 and "webhook: url must begin with http:// or https://" in capsys.readouterr().err
     assert not Path("s").exists()
 

@@ -34,7 +34,7 @@ def go(engine, numbers, say=lambda line: None):
     """Ask and tell rows one by one: [number, seq asked, seq told, whether each was new]."""
     from everlearn.serve.records import Ask, Told
 
-    from .engine_contract import row
+    from .engine_bench import row
 
     taken = []
     for number in numbers:
@@ -51,7 +51,7 @@ def main(url, schema, folder, options):
     from everlearn.serve.options import Options
     from everlearn.serve.postgres import Postgres
 
-    from .engine_contract import MODELS
+    from .engine_bench import MODELS
 
     model, database = MODELS["classes"], Postgres(url, name=schema)
     engine = LocalEngine(model.make(), model.spec, folder, Options(**json.loads(options)), database=database)

@@ -13,7 +13,7 @@ from everlearn.serve.actors import TRIES, Outcome, Owner, Recipe, Replica
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 
-from .engine_contract import MODELS, go, row, settle
+from .engine_bench import MODELS, go, row, settle
 
 
 class Handle:

@@ -19,7 +19,7 @@ from everlearn.serve.engine import LocalEngine
 from everlearn.serve.limits import Buckets
 from everlearn.serve.options import Options
 
-from .engine_contract import MODELS, folded, row
+from .engine_bench import MODELS, folded, row
 from .fake_engine import ACTIONS, CLASSES, VALUES, FakeEngine
 
 X = [1, 2, 3, 4]

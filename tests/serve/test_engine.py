@@ -9,7 +9,8 @@ from everlearn.serve.engine import LocalEngine, default_answer, fsync_ms
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask
 
-from .engine_contract import CONTRACT, MODELS, Bench, ask, classifier, folded, go, refused, row
+from .engine_bench import MODELS, Bench, ask, classifier, folded, go, refused, row
+from .engine_contract import CONTRACT
 
 
 def opener(model, folder, options, **named):

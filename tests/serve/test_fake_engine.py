@@ -3,6 +3,7 @@
 import pytest
 
 from . import engine_contract as contract
+from .engine_bench import MODELS, Bench
 from .fake_engine import FakeEngine
 
 RULES = [
@@ -25,5 +26,5 @@ class Patient(FakeEngine):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_it_keeps_the_contract(rule, tmp_path):
     assert rule in contract.CONTRACT
-    with contract.Bench(lambda model, folder, options: Patient(contract.MODELS[model].spec, options), tmp_path) as bench:
+    with Bench(lambda model, folder, options: Patient(MODELS[model].spec, options), tmp_path) as bench:
         rule(bench)

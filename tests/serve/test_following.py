@@ -16,7 +16,7 @@ from everlearn.serve.options import Options
 from everlearn.serve.postgres import Postgres
 from everlearn.serve.records import Ask, Told
 
-from .engine_contract import MODELS, row, until
+from .engine_bench import MODELS, row, until
 from .postgres_child import Child, go, listen
 from .postgres_server import server  # noqa: F401
 

@@ -127,7 +127,9 @@ def test_a_port_in_use_and_a_wrong_address_are_told(place):
     app = create_app(FakeEngine())
     with pytest.raises(ArgumentError, match=r"port \d+ of 127.0.0.1 cannot be had: Address already in use"):
         Server(app, "127.0.0.1", port_of(place[1]))
-    with pytest.raises(ArgumentError, match=r"port 70000 of 127.0.0.1 cannot be had: .*Name another with --port; 0 takes a free one\.$"):
+    with pytest.raises(
+        ArgumentError, match=r"port 70000 of 127.0.0.1 cannot be had: .*Name another with --port; 0 takes a free one\.$"
+    ):
         Server(app, "127.0.0.1", 70000)
     with pytest.raises(ArgumentError, match="port must be an int >= 0, got -1"):
         Server(app, "127.0.0.1", -1)

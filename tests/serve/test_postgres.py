@@ -16,7 +16,8 @@ from everlearn.serve.log import Log
 from everlearn.serve.postgres import Postgres, lock_key, translated
 from everlearn.serve.records import Ask, Told
 
-from .engine_contract import CONTRACT, MODELS, Bench
+from .engine_bench import MODELS, Bench
+from .engine_contract import CONTRACT
 from .postgres_server import server  # noqa: F401
 
 NAMES = (f"model_{number}" for number in itertools.count())

@@ -20,8 +20,9 @@ from everlearn.serve.options import Options
 from everlearn.serve.ray_engine import RayEngine, join
 from everlearn.serve.records import Ask, Told
 
-from . import engine_contract
-from .engine_contract import CONTRACT, MODELS, PATIENCE, Bench, ask, folded, go, refused, row, settle, tell, until, weights
+from . import engine_bench
+from .engine_bench import MODELS, PATIENCE, Bench, ask, folded, go, refused, row, settle, tell, until, weights
+from .engine_contract import CONTRACT
 
 pytestmark = pytest.mark.xdist_group("ray")
 SETTINGS = {"batch": 4, "every": 2, "wait": None, "guard": False}
@@ -29,11 +30,11 @@ SETTINGS = {"batch": 4, "every": 2, "wait": None, "guard": False}
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Ray, with workers that get the learners of the contract by value: test modules cannot be imported there."""
+    """Ray, with workers that get the learners of the bench by value: test modules cannot be imported there."""
     ray, began = join(None)
-    ray.cloudpickle.register_pickle_by_value(engine_contract)
+    ray.cloudpickle.register_pickle_by_value(engine_bench)
     yield ray
-    ray.cloudpickle.unregister_pickle_by_value(engine_contract)
+    ray.cloudpickle.unregister_pickle_by_value(engine_bench)
     if began:
         ray.shutdown()
 
