@@ -73,7 +73,7 @@ class FreshRows:
         for name, table in self.tables.items():
             if not any(isinstance(layer, nn.Embedding) for layer, _ in self._owners[name]):
                 raise ArgumentError(
-                    f"forgetting: scope='batch' makes rows of an nn.Embedding anew, and {name} is the weight of none; name one by select"
+                    f"forgetting: scope='batch' makes rows of an nn.Embedding anew, and {name} is the weight of none; name one by select."
                 )
             check_rows(rule, name, table)
 
