@@ -2,7 +2,7 @@
 
     e = rho * g / |g|,  g = gradient of mean_S H_i            S = { i : H_i < H0 },  H0 = entropy_margin * ln C
     w <- step at w by the gradient, at w + e, of mean_S' H_i    S' = { i in S : H_i at w + e < H0 }
-    m <- 0.9 m + 0.1 mean_S H_i at w + e;   m < reset_below:  w <- source
+    m <- 0.9 m + 0.1 mean_S' H_i at w + e;   m < reset_below:  w <- source
 
 Reference: Niu et al. (2023), Towards stable test-time adaptation in dynamic wild world, arXiv 2302.12400; Foret et al. (2021),
 Sharpness-aware minimization, arXiv 2010.01412.
@@ -127,16 +127,16 @@ class SAR(Adapter):
             torch._foreach_add_(weights, torch._foreach_mul(gradients, self.rho / (length(gradients) + SMALLEST)))
         uphill = self._entropies(x)[1][sure]
         still = uphill.detach() < limit
-        gradients = self.adaptation.gradients(uphill[still].mean()) if bool(still.any()) else None
+        loss = uphill[still].mean()
+        gradients = self.adaptation.gradients(loss) if bool(still.any()) else None
         with torch.no_grad():
             torch._foreach_copy_(weights, before)
-        loss = uphill.detach().mean()
-        if bool(torch.isfinite(loss)):
-            self.mean = loss if self.mean is None else DECAY * self.mean + (1.0 - DECAY) * loss
-        stepped = self.adaptation.follow(gradients)
-        metrics: Metrics = {"learned_from": int(still.sum()) / len(sure) if stepped else 0.0}
-        metrics |= {"loss": loss, "mean_loss": self.mean if self.mean is not None else loss}
-        if self.mean is not None and float(self.mean) < self.reset_below:
+        if not self.adaptation.follow(gradients):
+            return scores, {"learned_from": 0.0}
+        loss = loss.detach()
+        self.mean = loss if self.mean is None else DECAY * self.mean + (1.0 - DECAY) * loss
+        metrics: Metrics = {"learned_from": int(still.sum()) / len(sure), "loss": loss, "mean_loss": self.mean}
+        if float(self.mean) < self.reset_below:
             self.reset()
             self.resets += 1
             metrics["reset"] = 1

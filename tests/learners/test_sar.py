@@ -49,9 +49,8 @@ def published(model, xs, lr, rho=0.05):
             for value, move in zip(params, moves, strict=True):
                 value.add_(move)
         second = entropy(model(x))[kept]
-        value_of_second = second.clone().detach().mean(0)
         loss = second[torch.where(second < margin)].mean(0)
-        ema = value_of_second if ema is None else 0.9 * ema + 0.1 * value_of_second
+        ema = loss.detach() if ema is None else 0.9 * ema + 0.1 * loss.detach()
         slopes = torch.autograd.grad(loss, params)
         with torch.no_grad():
             for value, move, slope in zip(params, moves, slopes, strict=True):
