@@ -49,7 +49,7 @@ def distance(x: Tensor, o: Tensor) -> Tensor:
     >>> distance(torch.tensor([1.0, -2.0]), torch.tensor([0.0, 0.0])).item()
     1.5
     """
-    return _Distance.apply(x, o.detach())
+    return _Distance.apply(x, o)
 
 
 class MetaNetwork(nn.Module):

@@ -115,6 +115,15 @@ def test_switches_change_what_is_learned():
     assert torch.equal(after(fisher=False), after(strength=0.0))
 
 
+def test_after_a_reset_answers_of_before_make_none_redundant():
+    learner = EATA(network(), lr=0.01)
+    learner.estimate_fisher(batches(9)[-1])
+    first = [learner.adapt(x) for x in batches(4)]
+    learner.reset()
+    assert learner.mean is None
+    assert all(torch.equal(learner.adapt(x), scores) for x, scores in zip(batches(4), first, strict=True))
+
+
 def test_a_strong_hold_keeps_weights_at_the_source():
     def moved(strength):
         learner = EATA(network(), lr=0.01, redundancy=None, strength=strength)
