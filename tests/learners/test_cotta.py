@@ -12,6 +12,7 @@ from everlearn.core.errors import ArgumentError
 from everlearn.core.random import generator
 from everlearn.core.state import capture, same
 from everlearn.data.gentle_views import GentleViews
+from everlearn.learners.adaptation import by_statistics
 from everlearn.nn.batch_statistics import by_batch, normalised
 
 
@@ -94,6 +95,17 @@ def test_where_the_source_is_unsure_answers_are_means_over_views():
     assert sure.update(Batch(x))["averaged"] == 0
     assert not torch.allclose(CoTTA(network(), augmentations=0).adapt(x), wanted)
     assert CoTTA(network(), augmentations=0).update(Batch(x))["averaged"] == 0
+
+
+def test_the_source_alone_tells_whether_to_average():
+    x = batches(1)[0]
+    learner = CoTTA(network(), augmentations=3, confidence=0.92)
+    first = learner.update(Batch(x))
+    with torch.no_grad():
+        learner.teacher[-1].weight.mul_(1000.0)
+    assert by_statistics(learner.teacher, x).softmax(1).amax(1).mean() > 0.92 > first["confidence"]
+    told = learner.update(Batch(x))
+    assert told["averaged"] == 1 and told["confidence"] == first["confidence"]
 
 
 def test_views_of_maps_leave_pixels_in_place():
