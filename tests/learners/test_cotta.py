@@ -97,6 +97,14 @@ def test_where_the_source_is_unsure_answers_are_means_over_views():
     assert CoTTA(network(), augmentations=0).update(Batch(x))["averaged"] == 0
 
 
+def test_a_reset_takes_the_teacher_back_too():
+    learner = CoTTA(network(), augmentations=0, lr=0.01, decay=0.5)
+    first = [learner.adapt(x) for x in batches(4)]
+    assert not torch.equal(learner.predict(batches(1)[0]), first[0])
+    learner.reset()
+    assert torch.equal(learner.predict(batches(1)[0]), first[0])
+
+
 def test_the_source_alone_tells_whether_to_average():
     x = batches(1)[0]
     learner = CoTTA(network(), augmentations=3, confidence=0.92)

@@ -123,11 +123,13 @@ def test_lean_is_plain_autograd_where_no_part_has_batch_norm():
     assert max((a - b).abs().max() for a, b in zip(lean, exact, strict=True)) < 1e-8
 
 
-def test_answers_are_those_of_before_the_step():
-    learner = ready(lr=0.05)
+@pytest.mark.parametrize("batch_stats", [True, False])
+def test_answers_are_those_of_before_the_step(batch_stats):
+    learner, other = ready(lr=0.05, batch_stats=batch_stats), ready(lr=0.05, batch_stats=not batch_stats)
     x = batch(5, dtype=torch.float64).x
     before = learner.predict(x)
     assert torch.equal(learner.adapt(x), before) and not torch.equal(learner.predict(x), before)
+    assert not torch.equal(other.predict(x), before)
 
 
 def test_only_sure_answers_are_learned_from():
