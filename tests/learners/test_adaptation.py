@@ -183,6 +183,8 @@ def test_the_time_with_labels_ends_at_the_first_rows_without():
     assert begun == [1] and not torch.equal(weights[0], adaptation.origin[0])
     adaptation.reset()
     assert torch.equal(weights[0], adaptation.origin[0]) and begun == [1, 2]
+    adaptation.step(weights[0].sum() * 2.0)  # without the momentum of the steps before
+    torch.testing.assert_close(adaptation.origin[0] - weights[0].detach(), torch.full((6,), 0.5 * 2.0))
 
 
 def test_answers_follow_the_rule_of_the_statistics_and_teach_nothing_where_nothing_is_told_to():
