@@ -38,12 +38,13 @@ Deliver = Callable[[nn.Module, Path], None]
 class Progress:
     """How far a course has come; all of it is state."""
 
-    parts = ("phase", "annealed", "updates", "main", "curve", "delivered")
+    parts = ("phase", "annealed", "updates", "main", "curve", "losses", "delivered")
     phase: int = 0
     annealed: bool = False  # whether the line is a fork
     updates: int = 0  # of the main line and of forks
     main: Any = None  # the state that a fork left behind
     curve: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # since the last point of the curve
     delivered: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -89,7 +90,6 @@ class Course:
         self.progress = Progress()
         self.writes = line.rank == 0 and self.folder is not None
         self.trained = self.seconds = 0.0  # rows learned here and what they took, without measuring
-        self._losses: list[float] = []
         self._clock, self._began = clock or (lambda: 0.0), 0.0
         if self.folder is not None:
             settings = {**(config or {}), "domains": names, "steps": steps, "anneal": anneal}
@@ -176,7 +176,7 @@ class Course:
             self.trained += line.batch
             at = self.progress
             at.updates += 1
-            self._losses.append(loss)
+            at.losses.append(loss)
             within = at.updates - self.steps * at.phase
             if within % stride == 0 or within == self.steps:
                 at.curve.append(self._point(loss_only=within % look != 0 or within == self.steps))
@@ -197,9 +197,9 @@ class Course:
             "phase": at.phase,
             "fork": at.annealed,
             "lr": self.line.rate,
-            "loss": sum(self._losses) / len(self._losses),
+            "loss": sum(at.losses) / len(at.losses),
         }
-        self._losses.clear()
+        at.losses.clear()
         if not loss_only:  # every process measures, so that none waits for another
             point["held_out"] = self._judge(self.line.model)
         return point

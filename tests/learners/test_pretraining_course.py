@@ -96,6 +96,24 @@ def test_killed_anywhere_it_ends_in_the_same_bits(whole, tmp_path, stop):
         assert again[key] == record[key]
 
 
+def test_killed_between_two_points_of_the_curve_it_ends_in_the_same_curve(tmp_path):
+    """Of 120 updates every third is a point; a snapshot after each fourth one falls between two."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done, total):
+        if done == 9:
+            raise Killed
+
+    given = {"domains": DOMAINS[:1], "steps": 120, "anneal": 3, "snapshot_every": 4}
+    with pytest.raises(Killed):
+        course(tmp_path / "run", **given).run(kill)
+    resumed = course(tmp_path / "run", **given)
+    assert resumed.progress.updates == 8 and len(resumed.progress.losses) == 2
+    assert resumed.run()["curve"] == course(tmp_path / "whole", **given).run()["curve"]
+
+
 def test_a_finished_course_is_told_again_without_training(whole):
     record, _, folder = whole
     again = course(folder, snapshot_every=4)
