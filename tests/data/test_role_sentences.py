@@ -110,7 +110,25 @@ def test_ambiguous_identifiers_give_way_half_of_the_time_to_those_of_the_other_c
         expected.append(0.5 * float(weights[own].sum()) / 465)
         share = float(swapped[tags == tag].double().mean())
         assert share == pytest.approx(expected[-1], abs=5 * math.sqrt(expected[-1] / (count / 2)))
+        others = tokens[swapped & (tags != tag)]  # of this class, in the place of the other one: as often as they occur
+        chance = float(weights[own[0]] / weights[own].sum())
+        found = float((others == own[0] + first).double().mean())
+        assert found == pytest.approx(chance, abs=5 * math.sqrt(chance * (1 - chance) / len(others)))
     assert min(expected) > 0.05
+
+
+def test_sets_of_all_words_follow_the_law_of_training_or_of_the_other_class(stream):
+    """val: ambiguous ones swapped as in training; switch: the other class by frequency, rank 0 with 30 of 465."""
+    count = 20_000
+    probe = stream.probe("val", count)
+    tokens, tags = probe.x[:, 2], probe.y[:, 2]
+    swapped = (tokens >= 30) != (tags == ADJECTIVE)
+    counts = 30 - torch.arange(30, dtype=torch.float64).repeat(2)
+    share = 0.25 * float(counts[stream.ids("amb")].sum()) / 465  # half of them, over both classes
+    assert float(swapped.double().mean()) == pytest.approx(share, abs=5 * math.sqrt(share / count))
+    switched = stream.probe("switch", count).x[:, 2]
+    for first in (0, 30):
+        assert float((switched == first).double().mean()) == pytest.approx(15 / 465, abs=5 * math.sqrt(15 / 465 / count))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,6 +156,13 @@ def test_batches_are_functions_of_seed_and_number(stream):
         assert torch.equal(stream[index].x, again[index].x) and torch.equal(stream[index].y, again[index].y)
         assert int(stream[index].x.max()) < 64 and stream[index].x.shape == (128, 5)
     assert not torch.equal(stream[0].x, stream[1].x) and not torch.equal(stream[0].x, other[0].x)
+    assert not torch.equal(stream.ids("amb"), other.ids("amb"))
+    nouns, adjectives = stream.ids("amb")[:5], stream.ids("amb")[5:]
+    assert not torch.equal(nouns, adjectives - 30)  # each class has ranks of its own
+    first, second = (RoleSentences(lexicon(), JUDGED, ambiguous=0.0, seed=seed) for seed in (3, 4))  # nothing is chosen
+    assert not torch.equal(first[0].x, second[0].x)
+    assert not torch.equal(first.probe("head", 300).x, second.probe("head", 300).x)
+    assert not torch.equal(first.probe("head", 300).y, first.probe("tail", 300).y)
 
 
 def test_a_sentence_of_words_becomes_a_window_around_each(stream):
@@ -155,6 +180,19 @@ def test_fewer_words_and_wider_windows(stream):
     cut = RoleSentences(lexicon(), JUDGED, words=20, beside=0, window=4, unseen=1, batch=2)
     assert (cut.size, cut.beside, cut[0].x.shape, cut.asked) == (43, {}, (2, 9), slice(4, 5))
     assert cut.ids("tail").tolist() == [18, 19, 38, 39]
+    odd = RoleSentences(lexicon(25), JUDGED)
+    assert odd.ids("tail").tolist() == [22, 23, 24, 47, 48, 49]  # a tenth of 25, rounded up
+
+
+def test_the_case_of_letters_counts_not():
+    loud = [
+        TaggedSentence("1", tuple(form.upper() for form in sentence.forms) if number % 2 else sentence.forms, sentence.tags)
+        for number, sentence in enumerate(lexicon())
+    ]
+    plain, mixed = (RoleSentences(sentences, JUDGED, beside=2, seed=0) for sentences in (lexicon(), loud))
+    assert (mixed.words, mixed.beside) == (plain.words, plain.beside)
+    assert torch.equal(mixed[0].x, plain[0].x)
+    assert torch.equal(mixed.around(["THE", "N01", "Rained"]), plain.around(["the", "n01", "rained"]))
 
 
 @pytest.mark.parametrize(
@@ -184,8 +222,9 @@ def test_unknown_sets_and_tokens_are_refused(stream):
     with pytest.raises(ArgumentError, match="no identifiers of kind 'amb'"):
         RoleSentences(lexicon(), JUDGED, ambiguous=0.0).probe("amb")
     stream.check(torch.tensor([[0, 68]]))
-    with pytest.raises(InputError, match=r"token 69 is outside 0\.\.68"):
-        stream.check(torch.tensor([[0, 69]]))
+    for token in (69, -1):
+        with pytest.raises(InputError, match=rf"token {token} is outside 0\.\.68"):
+            stream.check(torch.tensor([[0, token]]))
 
 
 def test_the_treebank_gives_thousands_of_windows():
