@@ -11,6 +11,7 @@ Anand et al. (2025), Dual process learning, ICLR, arXiv 2406.00053. Ash & Adams 
 NeurIPS, arXiv 1910.08475 (shrink and perturb).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -238,6 +239,36 @@ class Forgetting:
                 value.zero_() if whole else value.masked_fill_(mask, 0)
             elif key == "step" and whole:
                 state[key] = torch.zeros_like(value) if isinstance(value, Tensor) else type(value)(0)
+
+
+class StopWhen:
+    """Tells when temporary forgetting may end: once a measure has exceeded a level so many times in a row.
+
+    level, patience: of the measure, and of looks in a row. Its state is one number, `above`; once `reached` it stays so.
+
+    >>> enough = StopWhen(0.9, patience=2)
+    >>> [enough(unseen) for unseen in (0.95, 0.5, 0.92, 0.93, 0.1)], enough.reached
+    ([False, False, False, True, True], True)
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("above",)
+
+    def __init__(self, level: float, patience: int = 3):
+        check_range("stop_when", "level", level, -math.inf)
+        check_count("stop_when", "patience", patience)
+        self.level, self.patience = level, patience
+        self.above = 0  # looks in a row
+
+    @property
+    def reached(self) -> bool:
+        """Whether it may end."""
+        return self.above >= self.patience
+
+    def __call__(self, value: float) -> bool:
+        """Look at the measure; whether forgetting may end."""
+        if not self.reached:
+            self.above = self.above + 1 if value > self.level else 0
+        return self.reached
 
 
 def select_parameters(model: nn.Module, select: Iterable[str], *, tied: str | None = None) -> dict[str, nn.Parameter]:

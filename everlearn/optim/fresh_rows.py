@@ -98,7 +98,7 @@ class FreshRows:
             for name, table in self.tables.items():
                 self._put(name, table)
 
-        handles = [self.model.register_forward_hook(put_back, always_call=True)]
+        handles = [self.model.register_forward_hook(put_back)]
         for name, owners in self._owners.items():
             for layer in {layer for layer, _ in owners if isinstance(layer, nn.Embedding)}:
                 handles.append(layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0])))

@@ -9,6 +9,7 @@ from torch import nn
 
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.core.spec import build, parse
+from everlearn.core.state import capture, load
 from everlearn.nn.tiny_encoder import TinyEncoder
 from everlearn.optim.forgetting import (
     FORGETTING,
@@ -17,6 +18,7 @@ from everlearn.optim.forgetting import (
     Normal,
     Reset,
     ShrinkPerturb,
+    StopWhen,
     UniformLaw,
     active_forgetting,
     own_group,
@@ -79,6 +81,19 @@ def test_resets_come_at_multiples_before_the_stop():
     assert active_forgetting(10, probability=0.5) == Reset(10, probability=0.5)
     assert temporary_forgetting(10, 20, init=Normal(0.02)) == Reset(10, 20, Normal(0.02))
     assert not any(temporary_forgetting(1, 0).due(t) for t in range(5))
+
+
+def test_forgetting_may_end_once_a_measure_was_high_long_enough():
+    enough, seen = StopWhen(0.9, patience=3), []
+    for value in (0.95, 0.95, 0.9, 0.95, math.nan, 0.91, 0.92, 0.93, 0.0):
+        seen.append(enough(value))
+        resumed = StopWhen(0.9, patience=3)
+        load(resumed, capture(enough))
+        enough = resumed
+    assert seen == 7 * [False] + [True, True] and enough.reached
+    for wrong, told in (((math.nan,), "level must be a number"), ((0.9, 0), "patience must be an int >= 1, got 0")):
+        with pytest.raises(ArgumentError, match=told):
+            StopWhen(*wrong)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

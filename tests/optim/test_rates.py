@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_stopped_in_any_phase_it_goes_on_to_the_same_bits(optimizer, stop, phase
     before = drive(network, steps, scheduler, 0, stop)
     assert scheduler.phase == phase
     states = whole(network, steps, scheduler)
-    states = (*states[:2], json.loads(json.dumps(states[2])))
+    states = (*states[:2], pickle.loads(pickle.dumps(json.loads(json.dumps(states[2])))))
     after = drive(network, steps, scheduler, stop, 26)
 
     other, others = trained(optimizer)

@@ -1,6 +1,7 @@
 """Schedules at the points where their values are known, continuous where they must be, and refused where they are none."""
 
 import math
+import pickle
 
 import pytest
 
@@ -106,7 +107,9 @@ def test_the_inverse_square_root_warms_up_in_equal_steps():
 def test_a_schedule_is_named_by_the_text_it_is_read_from(text):
     made = build(parse(text), values())
     again = build(parse(repr(made)), values())
-    assert again == made and [again(step) for step in range(0, 900, 50)] == [made(step) for step in range(0, 900, 50)]
+    assert again == made == pickle.loads(pickle.dumps(made)) and [again(step) for step in range(0, 900, 50)] == [
+        made(step) for step in range(0, 900, 50)
+    ]
 
 
 @pytest.mark.parametrize(
