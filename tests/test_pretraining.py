@@ -123,6 +123,11 @@ def test_images_by_classes(capsys, tmp_path):
         ),
         (["en.txt", "--penalty", "lfw"], 2, "unknown penalty 'lfw'; did you mean 'lwf'? known: lwf, mas."),
         (["en.txt", "--penalty", "mas(decay=2)"], 2, "mas: decay must be a number between 0 and 1, got 2."),
+        (
+            ["en.txt", "--optimizer", "sgd()", "--lr", "1e38"],
+            2,
+            "is nan, on en; lower the highest rate, or cut long gradients",
+        ),
         (["en.txt", "--anneal", "1.5"], 2, "anneal"),
         (["en.txt", "--steps", "0"], 2, "steps must be an int >= 1"),
         (["en.txt", "en.txt"], 2, "names of their own, got en, en"),

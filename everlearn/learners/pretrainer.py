@@ -14,6 +14,7 @@ Reference: Singh et al. (2025), Beyond cosine decay: on the effectiveness of inf
 CoLLAs, arXiv 2503.02844.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -143,7 +144,8 @@ class ContinualPretrainer:
         """Learn a domain for so many updates; (steps,) the loss of each before it.
 
         A domain of another name than the last one begins a phase: what replay and penalty need of the last one is kept. watch: is told
-        this pre-trainer and the loss after each update. Raises ArgumentError where this is an annealed copy, unless allow_rewarm=True.
+        this pre-trainer and the loss after each update. Raises ArgumentError where this is an annealed copy, unless allow_rewarm=True, and
+        where a loss is no number: at once if there is a watch, else when all steps are made.
         """
         check_count("phase", "steps", steps, low=0)
         if self.annealing:
@@ -225,10 +227,22 @@ class ContinualPretrainer:
             if watch is not None:
                 if self.world > 1:
                     _mean_over_processes(losses[number], self.world)
-                watch(self, float(losses[number]))
+                loss = float(losses[number])
+                self._check_finite(loss, 1)
+                watch(self, loss)
         if self.world > 1 and watch is None:
             _mean_over_processes(losses, self.world)
+        for number, loss in enumerate(losses.tolist()):
+            self._check_finite(loss, steps - number)
         return losses.cpu()
+
+    def _check_finite(self, loss: float, ago: int) -> None:
+        """Refuse to go on from a loss, so many updates ago, that is no number."""
+        if not math.isfinite(loss):
+            raise ArgumentError(
+                f"pretrainer: the loss of update {self.steps - ago + 1} is {loss}, on {self.domain.name}; lower the highest rate, or cut "
+                "long gradients: adam(clip=1.0)."
+            )
 
     def _update(self) -> Tensor:
         device = next(self.model.parameters()).device

@@ -217,6 +217,17 @@ def test_annealing_before_the_warm_up_is_over_is_refused_and_changes_nothing():
     assert same(trained.state_dict(), before)
 
 
+def test_a_loss_that_is_no_number_ends_the_phase():
+    """The first update is made at weights that are sound, at a rate that ruins them; the second one finds out."""
+    told, seen = r"the loss of update 2 is nan, on first; lower the highest rate, .* adam\(clip=1\.0\)", []
+    with pytest.raises(ArgumentError, match=told):
+        line(optimizer=SGD(), schedule=Constant(1e38)).phase(FIRST, steps=6)
+    watched = line(optimizer=SGD(), schedule=Constant(1e38))
+    with pytest.raises(ArgumentError, match=told):
+        watched.phase(FIRST, steps=6, watch=lambda trained, loss: seen.append(loss))
+    assert len(seen) == 1 and watched.steps == 2
+
+
 def test_replay_of_no_share_is_no_replay_bit_for_bit():
     plain, none, some = line(), line(replay=ReplayMix(0.0)), line(replay=ReplayMix(0.5))
     for trained in (plain, none, some):
