@@ -60,6 +60,18 @@ class Words(nn.Module):
         return self.out(self.tokens(x).mean(1) + self.places.weight[0])
 
 
+class Levels(nn.Module):
+    """Numbers by their level, 17 of them, each with a row of a table."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        with isolated(seed, "levels"):
+            self.table, self.out = nn.Embedding(17, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.out(self.table((4 * x).round().long().clamp(-8, 8) + 8).flatten(1, -2).mean(1))
+
+
 def batches(count=12, seed=0):
     random = torch.Generator().manual_seed(seed)
     found = []
@@ -327,8 +339,9 @@ def test_saved_anywhere_new_rows_go_on_to_the_same_bits():
             OnlineEWC(network(seed), seed=seed), reset=Reset(2, init=ShrinkPerturb(), probability=0.5), select="*", seed=seed
         ),
         lambda seed: Forgetful(FineTune(network(seed), passes=3, seed=seed), reset=Reset(2, stop=20), seed=seed),
+        lambda seed: Forgetful(Replay(Levels(seed), seed=seed), reset=Reset(1, probability=0.5, scope="batch"), seed=seed),
     ],
-    ids=["last layer", "shrink and perturb", "several steps"],
+    ids=["last layer", "shrink and perturb", "several steps", "one batch"],
 )
 def test_it_keeps_the_contract_with_resets_in_it(make):
     assert len(check_learner(make, classes=4)) == 12
@@ -380,6 +393,27 @@ def test_it_can_be_typed():
         build_learner(text, stream, "mlp(hidden=(8,))", 0)
     bare = build_learner("forgetting", stream, "mlp(hidden=(8,))", 0)
     assert isinstance(bare.learner, FineTune) and bare.reset == Reset(1000)
+
+
+def test_new_rows_for_one_batch_can_be_typed(tmp_path, monkeypatch):
+    """The grey levels of digits, 0 to 16, as tokens."""
+    (tmp_path / "levels.py").write_text(
+        "from torch import nn\n"
+        "class Levels(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.table, self.out = nn.Embedding(17, 4), nn.Linear(4, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.out(self.table((x - x.min()).round().long().clamp(0, 16)).flatten(1, -2).mean(1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    stream = build_stream("split(digits)", 0)
+    text = "forgetting(fine_tune(), reset=reset(1, stop=3, probability=0.5, scope='batch'))"
+    learner = build_learner(text, stream, "levels:Levels()", 0)
+    assert repr(learner) == text and learner.reset == Reset(1, stop=3, probability=0.5, scope="batch")
+    given = [event for event in (stream[index] for index in range(6)) if isinstance(event, Batch)][:4]
+    told = [learner.update(batch).get("reset") for batch in given]
+    assert [count is None for count in told] == [False, False, True, True] and sum(told[:2]) > 0
 
 
 def test_learners_that_are_named_as_able_are():
