@@ -63,6 +63,8 @@ def read_domains(
         name, sign, what = text.partition("=")
         if not sign or "(" in name:
             name, what = "", text
+        if not what:
+            raise DataError(f"pretrain: {text!r} names no domain; write NAME=WHAT, as in en=english.txt.")
         path = Path(what)
         shots, pages = _within(path)
         if path.is_file() and path.suffix.lower() in ENDINGS:

@@ -83,7 +83,9 @@ class Course:
             raise ArgumentError(f"pretrain: anneal must be below steps, got anneal={anneal} and steps={steps}.")
         names = [domain.name for domain in domains]
         if not names or len(set(names)) < len(names):
-            raise ArgumentError(f"pretrain: domains need names of their own, got {', '.join(names) or 'none'}.")
+            raise ArgumentError(
+                f"pretrain: domains need names of their own, got {', '.join(names) or 'none'}. Name them, as in en=english.txt."
+            )
         self.line, self.domains, self.steps, self.anneal = line, list(domains), steps, anneal
         self.folder = Path(folder) if folder is not None else None
         self.snapshot_every, self.most, self.deliver = snapshot_every, most, deliver or write_weights

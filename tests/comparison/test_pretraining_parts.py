@@ -138,6 +138,9 @@ def test_what_was_delivered_is_read_again(tmp_path):
 def test_what_is_not_there_or_fits_nothing_is_refused(corpora):
     with pytest.raises(DataError, match=r"gone\.txt: there is no such file or folder"):
         read_domains(["gone.txt"])
+    for text in ("", "en="):
+        with pytest.raises(DataError, match=rf"'{text}' names no domain; write NAME=WHAT, as in en=english\.txt"):
+            read_domains([text])
     with pytest.raises(DataError, match="corpora/en: there is no such file or folder"):
         read_domains(["en=corpora/en"])
     (corpora / "bare").mkdir()
