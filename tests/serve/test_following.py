@@ -18,7 +18,6 @@ from everlearn.serve.records import Ask, Told
 
 from .engine_bench import MODELS, row, until
 from .postgres_child import Child, go, listen
-from .postgres_server import server  # noqa: F401
 
 MODEL = MODELS["classes"]
 OPTIONS = {"batch": 4, "every": 2, "wait": None, "guard": False}
@@ -26,7 +25,7 @@ NAMES = (f"shared_{number}" for number in itertools.count())
 
 
 @pytest.fixture
-def shared(server, tmp_path):  # noqa: F811
+def shared(server, tmp_path):
     """Opens engines and child processes on one log and one folder, and ends them."""
     place = Shared(server, tmp_path / "served")
     yield place
@@ -37,7 +36,7 @@ def shared(server, tmp_path):  # noqa: F811
 
 
 class Shared:
-    def __init__(self, server, folder):  # noqa: F811
+    def __init__(self, server, folder):
         self.server, self.folder, self.schema = server, folder, next(NAMES)
         self.engines, self.children = [], []
 

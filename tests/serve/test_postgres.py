@@ -18,7 +18,6 @@ from everlearn.serve.records import Ask, Told
 
 from .engine_bench import MODELS, Bench
 from .engine_contract import CONTRACT
-from .postgres_server import server  # noqa: F401
 
 NAMES = (f"model_{number}" for number in itertools.count())
 QUICK = {
@@ -30,7 +29,7 @@ QUICK = {
 
 
 @pytest.fixture
-def opener(server):  # noqa: F811
+def opener(server):
     names = {}
 
     def open_engine(model, folder, options):
@@ -42,7 +41,7 @@ def opener(server):  # noqa: F811
 
 
 @pytest.fixture
-def database(server):  # noqa: F811
+def database(server):
     made = Postgres(server.url(), name=next(NAMES))
     yield made
     made.close()
@@ -85,7 +84,7 @@ def watch_numbers(database, stop, late):
             return
 
 
-def test_numbers_become_visible_in_order_whoever_writes(server):  # noqa: F811
+def test_numbers_become_visible_in_order_whoever_writes(server):
     name = next(NAMES)
     databases = [Postgres(server.url(), name=name) for _ in range(3)]
     logs = [Log(database) for database in databases[:2]]
@@ -108,7 +107,7 @@ def test_numbers_become_visible_in_order_whoever_writes(server):  # noqa: F811
         database.close()
 
 
-def test_without_the_lock_of_the_transaction_they_would_not(server, log, database):  # noqa: F811
+def test_without_the_lock_of_the_transaction_they_would_not(server, log, database):
     """A control: two plain transactions, of which the one that drew its number first commits last."""
     insert = "INSERT INTO event (kind, id, revision, hash, created) VALUES ('input', %s, 0, '', 0) RETURNING seq"
     options = f"-c search_path={database.schema}"
@@ -165,11 +164,11 @@ def test_a_transaction_that_failed_is_not_taken_for_committed(database):
 # ---- lost connections --------------------------------------------------------------------------------------------------------
 
 
-def end_connections(server):  # noqa: F811
+def end_connections(server):
     server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'everlearn%'")
 
 
-def test_a_connection_lost_within_a_group_fails_it_and_the_next_works(server, log):  # noqa: F811
+def test_a_connection_lost_within_a_group_fails_it_and_the_next_works(server, log):
     ask(log, "before").result(5)
 
     def cut(connection):
@@ -185,7 +184,7 @@ def test_a_connection_lost_within_a_group_fails_it_and_the_next_works(server, lo
     assert log.counts()["inputs"] == 2
 
 
-def test_a_connection_lost_between_two_groups_goes_unnoticed(server, log):  # noqa: F811
+def test_a_connection_lost_between_two_groups_goes_unnoticed(server, log):
     ask(log, "before").result(5)
     log.counts()
     end_connections(server)
@@ -194,7 +193,7 @@ def test_a_connection_lost_between_two_groups_goes_unnoticed(server, log):  # no
     assert log.counts()["inputs"] == 2
 
 
-def test_while_the_server_is_away_requests_are_refused_and_nothing_of_them_stays(server, log):  # noqa: F811
+def test_while_the_server_is_away_requests_are_refused_and_nothing_of_them_stays(server, log):
     ask(log, "before").result(5)
     server.stop()
     try:
@@ -222,7 +221,7 @@ def comes_to_lead(database):
     return True
 
 
-def test_one_leads_until_it_closes_or_loses_its_session(server):  # noqa: F811
+def test_one_leads_until_it_closes_or_loses_its_session(server):
     name = next(NAMES)
     one, other, apart = (
         Postgres(server.url(), name=name),
@@ -243,7 +242,7 @@ def test_one_leads_until_it_closes_or_loses_its_session(server):  # noqa: F811
         database.close()
 
 
-def test_the_lead_goes_with_the_process(server):  # noqa: F811
+def test_the_lead_goes_with_the_process(server):
     name = next(NAMES)
     lines = (
         "from everlearn.serve.postgres import Postgres",
@@ -268,7 +267,7 @@ def test_the_lead_goes_with_the_process(server):  # noqa: F811
 # ---- schemas -----------------------------------------------------------------------------------------------------------------
 
 
-def test_two_models_share_a_database_and_know_nothing_of_each_other(server):  # noqa: F811
+def test_two_models_share_a_database_and_know_nothing_of_each_other(server):
     databases = [Postgres(server.url(), name=next(NAMES)) for _ in range(2)]
     logs = [Log(database) for database in databases]
     assert [ask(log, "same", bytes([place])).result(5)[0].seq for place, log in enumerate(logs)] == [1, 1]
@@ -278,7 +277,7 @@ def test_two_models_share_a_database_and_know_nothing_of_each_other(server):  # 
         database.close()
 
 
-def test_logs_that_are_made_at_once_are_made_once(server):  # noqa: F811
+def test_logs_that_are_made_at_once_are_made_once(server):
     name, faults = next(NAMES), []
     databases = [Postgres(server.url(), name=name) for _ in range(6)]
     start = threading.Barrier(6)
@@ -301,7 +300,7 @@ def test_logs_that_are_made_at_once_are_made_once(server):  # noqa: F811
         database.close()
 
 
-def test_each_log_counts_what_the_other_writes_and_removes(server):  # noqa: F811
+def test_each_log_counts_what_the_other_writes_and_removes(server):
     name = next(NAMES)
     databases = [Postgres(server.url(), name=name) for _ in range(2)]
     one, other = (Log(database) for database in databases)
@@ -320,14 +319,14 @@ def test_each_log_counts_what_the_other_writes_and_removes(server):  # noqa: F81
         database.close()
 
 
-def test_durability_is_that_of_the_commit(server):  # noqa: F811
+def test_durability_is_that_of_the_commit(server):
     for durability, setting in (("full", "on"), ("normal", "off")):
         database = Postgres(server.url(), durability, name=next(NAMES))
         assert database.connect().execute("SHOW synchronous_commit").fetchone()[0] == setting
         database.close()
 
 
-def test_readers_share_connections_and_give_them_back(server, log, database):  # noqa: F811
+def test_readers_share_connections_and_give_them_back(server, log, database):
     threads = [threading.Thread(target=lambda: [log.counts() for _ in range(5)]) for _ in range(20)]
     for thread in threads:
         thread.start()
@@ -340,7 +339,7 @@ def test_readers_share_connections_and_give_them_back(server, log, database):  #
         time.sleep(0.02)
 
 
-def test_a_backup_holds_the_log_and_shows_no_password(server, log, database, tmp_path, monkeypatch):  # noqa: F811
+def test_a_backup_holds_the_log_and_shows_no_password(server, log, database, tmp_path, monkeypatch):
     ask(log, "kept").result(5)
     database.backup(tmp_path / "copy")
     listed = subprocess.run(
@@ -363,7 +362,7 @@ def test_a_backup_holds_the_log_and_shows_no_password(server, log, database, tmp
 # ---- what cannot be used -----------------------------------------------------------------------------------------------------
 
 
-def test_a_database_that_cannot_be_used_is_refused_with_a_fix(server):  # noqa: F811
+def test_a_database_that_cannot_be_used_is_refused_with_a_fix(server):
     server.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
     cases = {
         server.url(password="wr0ng"): "does not accept the password of the user 'everlearn'. Put the right one into the URL",
