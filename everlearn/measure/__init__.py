@@ -1,0 +1,1 @@
+"""Measures: metrics, monitors, detectors of drift, plasticity, cost, off-policy estimates, and the report."""

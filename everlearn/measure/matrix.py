@@ -19,6 +19,14 @@ from everlearn.measure import metrics
 from everlearn.measure.contents import device_of
 
 
+def mark_classes(seen: Tensor, event: Event) -> None:
+    """Set the flags of the classes that an event brings: those that a boundary announces, and those of labels."""
+    if isinstance(event, Boundary):
+        seen[list(event.classes)] = True
+    elif isinstance(event, Batch) and event.y is not None:
+        seen[event.y.cpu()] = True
+
+
 class AccuracyMatrix(Monitor):
     """Accuracy on held-out sets along the stream.
 
@@ -60,13 +68,8 @@ class AccuracyMatrix(Monitor):
 
     def observe(self, step: Step, learner: Learner) -> None:
         """Only held-out sets count here, and which classes have come where that matters."""
-        if not self.seen_only:
-            return
-        event = step.event
-        if isinstance(event, Boundary):
-            self.seen[list(event.classes)] = True
-        elif isinstance(event, Batch) and event.y is not None:
-            self.seen[event.y.cpu()] = True
+        if self.seen_only:
+            mark_classes(self.seen, step.event)
 
     def judge(self, checkpoint: int, index: int, held_out: HeldOut, scores: Tensor) -> None:
         if index == 0:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everlearn.core.events import Batch, Boundary, Event
+from everlearn.core.events import Event
 from everlearn.core.learner import Learner
 from everlearn.core.monitor import Monitor, Step
 from everlearn.core.stream import HeldOut, Stream
+from everlearn.measure.matrix import mark_classes
 
 
 def harmonic_mean(base: float, new: float) -> float:
@@ -81,11 +82,7 @@ class Sessions(Monitor):
 
     def observe(self, step: Step, learner: Learner) -> None:
         """Note the classes that come."""
-        event = step.event
-        if isinstance(event, Boundary):
-            self.seen[list(event.classes)] = True
-        elif isinstance(event, Batch) and event.y is not None:
-            self.seen[event.y.cpu()] = True
+        mark_classes(self.seen, step.event)
 
     def judge(self, checkpoint: int, index: int, held_out: HeldOut, scores: Tensor) -> None:
         if index == 0:
