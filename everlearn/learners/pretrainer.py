@@ -29,6 +29,7 @@ from everlearn.core.random import generator, isolated
 from everlearn.core.state import capture, load
 from everlearn.data.pretraining import Domain
 from everlearn.data.replay_mix import ReplayMix
+from everlearn.learners.pretraining_penalties import Penalty
 from everlearn.nn.pretext import NextToken, Pretext
 from everlearn.optim.optimizers import Adam, Optimizer
 from everlearn.optim.rates import InfiniteLR, ScheduledLR
@@ -77,7 +78,7 @@ class ContinualPretrainer:
         schedule: Schedule,
         objective: Pretext = NextToken(),
         replay: ReplayMix | None = None,
-        penalty: Any = None,
+        penalty: Penalty | None = None,
         batch: int = 64,
         accumulate: int = 1,
         precision: str = "float32",
@@ -306,7 +307,7 @@ def held_out_loss(
 class _Loss(nn.Module):
     """Loss of rows as a module, which is what torch shares among processes and compiles."""
 
-    def __init__(self, model: nn.Module, objective: Pretext, penalty: Any):
+    def __init__(self, model: nn.Module, objective: Pretext, penalty: Penalty | None):
         super().__init__()
         self.model, self.objective, self.penalty = model, objective, penalty
 

@@ -1,0 +1,1 @@
+"""Studies: one file for each published claim that is run again."""
