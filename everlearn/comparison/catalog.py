@@ -165,8 +165,8 @@ def stream_text(
     if kind is not None:
         if kind == "actions":
             raise SpecError(
-                f"{text} is the log of a server that answers with {kind}; learners here answer with classes or values. In Python, "
-                f"run(learner, served({text!r})) folds a learner or an agent of your own over it."
+                f"{text} is the log of a server that answers with {kind}; learners here answer with classes or values. "
+                f"`everlearn evaluate {text}` judges other policies on it."
             )
         if target is not None or time is not None:
             raise SpecError(

@@ -98,7 +98,7 @@ def closest(kind: str, name: str, known: Iterable[str], told: str = "") -> str:
 
     told: said in place of the known names, where there are too many of them to be read.
     """
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}; {hint}{told or 'known: ' + (', '.join(names) or 'none')}."

@@ -5,6 +5,7 @@ data nor the run that it came from.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,24 +94,36 @@ def source_of(
     what: the folder of one run (its snapshot is served), of a comparison (the learner that it recommends, or `learner`), or the call
     string of a learner or agent, which then needs `data`: a stream or data set whose rows look like those to come; target: the
     column to predict where data is a table; weights: a safetensors file for its network.
-    Raises SpecError, StateError, DataError.
+    Raises SpecError, ArgumentError, StateError, DataError.
     """
     path = Path(what)
+    made = {"data": data, "target": target, "model": None if model == "auto" else model}
     if (path / SERVER).exists():
+        _refuse(what, "the folder of a server", {"learner": learner, **made})
         source = remade(path)
     elif (path / RESULT).exists() and (path / "runs").is_dir():
+        _refuse(what, "the folder of a comparison", made)
         source = _of_run(_cell(path, learner, seed))
     elif (path / CONFIG).exists():
+        _refuse(what, "the folder of a run", {"learner": learner, **made})
         source = _of_run(path)
     elif path.is_dir():
         raise StateError(
             f"{what} is neither a run, a comparison nor a server's folder: it has no {CONFIG}, {RESULT} or {SERVER}."
         )
     else:
+        _refuse(what, "a call string", {"learner": learner})
         source = _of_call(what, data, target, model, seed)
     if weights is not None:
         _load_weights(source, Path(weights))
     return source
+
+
+def _refuse(what: str, kind: str, given: Mapping[str, str | None]) -> None:
+    """Refuse what would be passed over in silence."""
+    idle = [f"--{name}" for name, value in given.items() if value is not None]
+    if idle:
+        raise ArgumentError(f"{what} is {kind}, which says by itself what is served; leave {' and '.join(idle)} out.")
 
 
 def _cell(folder: Path, learner: str | None, seed: int) -> Path:

@@ -36,6 +36,7 @@ def test_there_is_one_root():
         ("repaly", ["replay", "derpp"], "unknown learner 'repaly'; did you mean 'replay'? known: derpp, replay."),
         ("zzz", ["replay"], "unknown learner 'zzz'; known: replay."),
         ("zzz", [], "unknown learner 'zzz'; known: none."),
+        ("zzz", ["uniform", "uniform"], "unknown learner 'zzz'; known: uniform."),
     ],
 )
 def test_the_closest_name_is_offered(name, known, sentence):

@@ -123,6 +123,18 @@ def test_a_databases_password_is_used_and_not_kept(tmp_path):
     assert without_password("postgresql:///served") == "postgresql:///served"
 
 
+@pytest.mark.parametrize("idle", ["learner", "data", "target", "model"])
+def test_what_a_server_s_folder_says_by_itself_is_not_said_again(tmp_path, idle):
+    settle(tmp_path, source_of("replay(capacity=20)", data="iris", model=MODEL), None, None)
+    with pytest.raises(ArgumentError, match=f"is the folder of a server, .* leave --{idle} out"):
+        source_of(str(tmp_path), **{idle: "mlp"})
+
+
+def test_a_learner_is_named_once():
+    with pytest.raises(ArgumentError, match=r"derpp is a call string, .* leave --learner out"):
+        source_of("derpp", learner="replay", data="iris")
+
+
 def test_a_folder_that_serves_something_else_is_left_alone(tmp_path):
     settle(tmp_path, source_of("replay(capacity=20)", data="iris", model=MODEL), None, None)
     before = (tmp_path / SERVER).read_text()
