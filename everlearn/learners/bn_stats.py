@@ -41,7 +41,8 @@ class BNStats(Adapter):
         check_range(self.name, "alpha", alpha, 0.0, 1.0)
         if isinstance(model, nn.Module) and not batch_norms(model):
             raise ArgumentError(
-                f"{self.name}: the network has no batch norm, so there are no statistics to replace. Use frozen(model)."
+                f"{self.name}: the network has no batch norm, so there are no statistics to replace. Use frozen(model), or a "
+                "network with batch norm such as resnet18."
             )
         self.alpha = alpha
         self.optimizer = optimizer

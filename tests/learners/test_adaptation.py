@@ -178,6 +178,7 @@ def test_the_time_with_labels_ends_at_the_first_rows_without():
     assert adaptation.step(weights[0].sum() * 2.0) and adaptation.steps == 1
     torch.testing.assert_close(adaptation.origin[0] - weights[0].detach(), torch.full((6,), 0.5 * 2.0))
     assert not adaptation.step(weights[0].sum() * math.inf) and adaptation.steps == 1
+    assert not adaptation.step(weights[0].sum() + math.inf) and adaptation.steps == 1  # whose slope is 1
     steep = (weights[0] - weights[0].detach()).sqrt().sum()  # 0, with a slope without end
     assert steep.item() == 0.0 and not adaptation.step(steep) and adaptation.steps == 1
     assert length([torch.full((4,), 2.0), torch.full((3, 3), 1.0)]).item() == 5.0

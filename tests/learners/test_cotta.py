@@ -79,6 +79,11 @@ def test_weights_go_back_as_often_as_told():
     still = torch.cat([(weight == first).flatten() for weight, first in pairs])  # weights without a gradient
     share, count = back[~still].double().mean().item(), int((~still).sum())
     assert count > 500 and abs(share - 0.25) < 4 * (0.25 * 0.75 / count) ** 0.5
+    learner.adapt(batches(2)[1])  # others go back at the next step: a quarter of a quarter does both times
+    pairs = zip(learner.adaptation.weights, learner.adaptation.origin, strict=True)
+    again = torch.cat([(weight == first).flatten() for weight, first in pairs])
+    both = (back & again)[~still].double().mean().item()
+    assert abs(both - 0.0625) < 4 * (0.0625 * 0.9375 / count) ** 0.5
 
 
 def test_where_the_source_is_unsure_answers_are_means_over_views():
