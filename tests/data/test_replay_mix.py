@@ -37,6 +37,7 @@ def test_rows_of_the_past_stand_where_it_is_their_turn():
     present = torch.arange(4000.0).view(-1, 1) + 1000
     mixed = mix.mix(present, 0, seeded()).flatten()
     assert torch.equal(mixed[::2], present.flatten()[::2]) and mix.replayed == 2000
+    assert torch.equal(present.flatten(), torch.arange(4000.0) + 1000)  # not written into
     past = mixed[1::2]
     counts = {value: int((past == value).sum()) for value in [*range(100, 104), *range(200, 204)]}
     assert sum(counts.values()) == 2000 and min(counts.values()) > 250 - 6 * 16 and max(counts.values()) < 250 + 6 * 16
@@ -80,6 +81,10 @@ def test_the_seed_decides_which_rows_are_kept():
         mix.add(numbers("a", 0, 100))
         kept.append(sorted(mix.kept[0].flatten().tolist()))
     assert kept[0] == kept[1] != kept[2]
+    mix = ReplayMix(0.5, keep=0.1)
+    for _ in range(2):
+        mix.add(numbers("a", 0, 100))
+    assert not torch.equal(*mix.kept)  # each domain draws for itself
 
 
 def test_a_limit_is_shared_among_domains():

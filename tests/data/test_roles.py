@@ -79,6 +79,13 @@ def test_ambiguous_tokens_are_of_every_frequency_and_take_either_role(stream):
     for swapped, tokens in ((noun >= 200, noun), (adjective < 200, adjective)):
         assert float(swapped.double().mean()) == pytest.approx(0.05, abs=5 * math.sqrt(0.05 * 0.95 / count))
         assert torch.isin(tokens[swapped], flat.ids("amb")).all()
+    skewed = RoleStream(400, alpha=1.5, ambiguous=0.5, seed=3)
+    _, noun, _ = parts(skewed, skewed.draw(count, generator(2, "swaps"))[0])
+    taken, own = noun[noun >= 200], skewed.ids("amb")[100:]  # adjectives in the place of nouns: by the law over their list
+    law = torch.arange(1, len(own) + 1).double() ** -1.5
+    chance = float(law[0] / law.sum())
+    share = float((taken == own[0]).double().mean())
+    assert share == pytest.approx(chance, abs=5 * math.sqrt(chance * (1 - chance) / len(taken)))
     plain = RoleStream(400, alpha=0.0, ambiguous=0.0)
     adjective, noun, _ = parts(plain, plain.draw(2000, generator(2, "swaps"))[0])
     assert (noun < 200).all() and (adjective >= 200).all()
@@ -87,6 +94,7 @@ def test_ambiguous_tokens_are_of_every_frequency_and_take_either_role(stream):
 def test_kinds_of_tokens_are_ranks_of_frequency(stream):
     assert stream.ids("head").tolist() == [*range(20), *range(200, 220)]
     assert stream.ids("tail").tolist() == [*range(180, 200), *range(380, 400)]
+    assert len(RoleStream(410).ids("tail")) == 2 * 21  # a tenth of 205, rounded up
     assert stream.ids("bin1").tolist() == [*range(40, 80), *range(240, 280)]
     assert set(stream.ids("amb").tolist()) | set(stream.ids("non_amb").tolist()) == set(range(400))
     assert stream.ids("nouns").tolist() == list(range(200)) and stream.ids("adjectives").tolist() == list(range(200, 400))
@@ -120,7 +128,12 @@ def test_training_never_shows_unseen_tokens_and_each_batch_is_its_numbers_own(st
         assert torch.equal(batch.x, again[index].x) and torch.equal(batch.y, again[index].y)
         assert batch.x.shape == (128, 7) and int(batch.x.max()) <= stream.mask
     assert not torch.equal(stream[0].x, stream[1].x)
-    assert not torch.equal(stream[0].x, RoleStream(400, 1.5, seed=4)[0].x)
+    assert not torch.equal(stream.ids("amb"), RoleStream(400, 1.5, seed=4).ids("amb"))
+    first, other = (RoleStream(400, 1.5, ambiguous=0.0, seed=seed) for seed in (3, 4))  # nothing is chosen
+    assert not torch.equal(first[0].x, other[0].x)
+    assert not torch.equal(first.probe("head", 50).x, other.probe("head", 50).x)
+    orders = [first.probe(kind, 50).x[:, 0] == first.copula for kind in ("head", "tail")]
+    assert not torch.equal(*orders)  # each set draws for itself
     assert torch.equal(stream.probe("val", 50).x, again.probe("val", 50).x)
     assert (stream.size, RoleStream(10_000).size, RoleStream(400, unseen=7).size) == (442, 11_002, 409)
 
@@ -148,6 +161,7 @@ def test_unknown_sets_and_tokens_are_refused(stream):
         stream.ids("verbs")
     with pytest.raises(ArgumentError, match="no tokens of kind 'amb'"):
         RoleStream(400, ambiguous=0.0).probe("amb")
-    with pytest.raises(InputError, match=r"token 442 is outside 0\.\.441"):
-        stream.check(torch.tensor([[3, 442]]))
+    for token in (442, -1):
+        with pytest.raises(InputError, match=rf"token {token} is outside 0\.\.441"):
+            stream.check(torch.tensor([[3, token]]))
     stream.check(stream[0].x)

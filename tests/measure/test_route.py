@@ -88,6 +88,7 @@ def test_unseen_rows_are_drawn_anew_and_the_model_is_left_as_it_was():
     seen = {}
 
     def look(module, inputs):
+        assert not module.training
         held = STREAM.ids("unseen")
         if torch.isin(inputs[0], held).any():
             seen["table"], seen["bias"] = module.table.detach().clone(), module.bias.detach().clone()
@@ -99,6 +100,12 @@ def test_unseen_rows_are_drawn_anew_and_the_model_is_left_as_it_was():
     held = STREAM.ids("unseen")
     assert float(seen["table"][held].std()) == pytest.approx(3.0, rel=0.1) and not seen["bias"][held].any()
     assert torch.equal(seen["table"][:402], before["table"][:402]) and torch.equal(seen["bias"][:402], before["bias"][:402])
+    model.std, drawn = 0.02, []  # of the model's own start
+    for seed in (3, 3, 4):
+        route(model, STREAM, count=400, seed=seed)
+        drawn.append(seen["table"][held])
+    assert float(drawn[0].std()) == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def sentences():
