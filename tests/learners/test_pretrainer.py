@@ -238,6 +238,22 @@ def test_replay_of_no_share_is_no_replay_bit_for_bit():
     assert some.replay.replayed == 20
 
 
+def test_replayed_rows_and_dropout_are_drawn_anew_in_each_update():
+    trained = line(replay=ReplayMix(1.0))
+    trained.phase(FIRST, steps=1)
+    rows = []
+    for step in range(3):
+        trained.phase(SECOND, steps=1)
+        rows.append(trained.rows())
+        assert torch.equal(rows[-1], trained.replay.mix(rows[-1], trained.draws, generator(0, "past", trained.steps)))
+    assert not torch.equal(rows[0], rows[1]) and not torch.equal(rows[1], rows[2])
+    still = line(Dropping(), schedule=Constant(0.0), seed=3)  # nothing is learned: what differs is dropped
+    still.rows = lambda: FIRST.draw(8, generator(0, "one"))
+    still.model.eval()  # as whoever measured it may have left it
+    losses = still.phase(FIRST, steps=4)
+    assert len(set(losses.tolist())) == 4
+
+
 class Leash:
     """Holds the table near where the last domain left it."""
 
