@@ -66,6 +66,28 @@ def test_every_link_between_pages_leads_somewhere():
             assert (page.parent / target).exists(), f"{page.relative_to(TOP)} links to {target}"
 
 
+def slug(heading: str) -> str:
+    """The anchor that MkDocs gives a heading."""
+    text = re.sub(r"[`*]|\]\([^)]*\)|\[", "", heading)
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip().lower())
+
+
+def test_every_link_to_a_heading_leads_to_one():
+    checked = 0
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
+            text = BLOCK.sub("", (page.parent / target if target else page).read_text())
+            headings = {slug(heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+            assert anchor in headings, f"{page.relative_to(TOP)} links to {target}#{anchor}"
+            checked += 1
+    assert checked > 5
+
+
+def test_every_page_is_in_the_navigation_once():
+    listed = re.findall(r"^ +- .*: (\S+\.md)$", (TOP / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(page.relative_to(TOP / "docs").as_posix() for page in PAGES[1:])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((TOP / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_runs_as_a_newcomer_runs_it(example, tmp_path):
