@@ -30,7 +30,7 @@ LEVELS = (
     ("comparison",),
     ("serve", "studies"),
     ("console",),
-    ("operating", "asking", "evaluating", "explaining", "pretraining", "weighing"),
+    ("comparing", "operating", "asking", "evaluating", "explaining", "pretraining", "weighing"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -429,6 +429,13 @@ def test_importing_the_package_imports_no_heavy_library():
     loaded = ast.literal_eval(in_a_new_process(code))
     plain = ast.literal_eval(in_a_new_process("import sys, torch; print(sorted(sys.modules))"))
     assert [name for name in HEAVY if name in loaded and name not in plain] == []
+
+
+def test_the_command_line_comes_up_without_torch():
+    """`everlearn --help` and a mistyped word are answered before anything heavy is loaded."""
+    code = "import sys; from everlearn.cli import parser; parser().format_help(); print(sorted(sys.modules))"
+    loaded = ast.literal_eval(in_a_new_process(code))
+    assert [name for name in (*HEAVY, "torch") if name in loaded and name != "jsonargparse"] == []
 
 
 @pytest.mark.slow
