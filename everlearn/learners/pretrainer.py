@@ -195,11 +195,11 @@ class ContinualPretrainer:
         """
         check_count("deliver", "anneal_steps", anneal_steps, low=0)
         if not anneal_steps:
-            return _copied(self.model)
+            return deepcopy(self.model).eval()  # which leaves gradients behind
         before = self.state_dict()
         try:
             self.anneal(anneal_steps, watch=watch)
-            return _copied(self.model)
+            return deepcopy(self.model).eval()
         finally:
             self.load_state_dict(before)
 
@@ -314,13 +314,6 @@ class _Loss(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         loss = self.objective.loss(self.model, *inputs)
         return loss if self.penalty is None else loss + self.penalty(self.model, *inputs)
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    copy = deepcopy(model)
-    for parameter in copy.parameters():
-        parameter.grad = None
-    return copy.eval()
 
 
 def _place() -> tuple[int, int]:

@@ -114,7 +114,7 @@ class InfiniteLR(LRScheduler):
         """The rate of each group at the present step."""
         if self.fork is None:
             return _by_group(self.optimizer, self.schedule.line(self.last_epoch))
-        share = min(1.0, (self.last_epoch - self.fork) / self.steps)
+        share = (self.last_epoch - self.fork) / self.steps
         return _by_group(self.optimizer, self.schedule.annealed(self.schedule.line(self.fork), share))
 
     def start_anneal(self, steps: int) -> None:

@@ -255,7 +255,7 @@ class Infinite(Described):
         return self.constant
 
     def annealed(self, high: float, share: float) -> float:
-        """The rate after a share 0..1 of an annealing that began at `high`."""
+        """The rate after a share of an annealing that began at `high`; after all of it the least."""
         return SHAPES[self.anneal](high, self.low, share) if share < 1.0 else self.low
 
     def phase(self, step: int) -> str:

@@ -242,7 +242,7 @@ def test_replayed_rows_and_dropout_are_drawn_anew_in_each_update():
     trained = line(replay=ReplayMix(1.0))
     trained.phase(FIRST, steps=1)
     rows = []
-    for step in range(3):
+    for _ in range(3):
         trained.phase(SECOND, steps=1)
         rows.append(trained.rows())
         assert torch.equal(rows[-1], trained.replay.mix(rows[-1], trained.draws, generator(0, "past", trained.steps)))
@@ -292,6 +292,11 @@ def test_a_masked_autoencoder_learns_the_same_way():
     hidden = fresh.draw_masks(4, generator(0, "objective", 0))
     assert float(losses[0]) == float(fresh.loss(x, hidden))
     assert held_out_loss(trained.model, trained.objective, domain) == held_out_loss(trained.model, trained.objective, domain)
+    parts = [
+        fresh.loss(x, fresh.draw_masks(2, generator(7, "held out", number))).item()
+        for number, x in enumerate(domain.held_out(2))
+    ]
+    assert held_out_loss(fresh, trained.objective, domain, rows=2, seed=7) == pytest.approx(sum(parts) / 2, rel=1e-6)
 
 
 def test_the_held_out_loss_is_the_mean_over_rows_whatever_the_batches():

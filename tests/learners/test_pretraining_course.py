@@ -70,6 +70,10 @@ def test_the_record_says_what_happened_when(whole):
     assert [point["lr"] for point in curve[7:10]] == pytest.approx(annealed, rel=1e-12)
     assert [point["update"] for point in curve if point.get("delivered")] == [10, 20, 30]
     assert set(curve[9]["held_out"]) == {"first", "second one", "third"}
+    trained = line(replay=ReplayMix(0.5, keep=0.1))
+    trained.phase(DOMAINS[0], steps=5)  # the line is measured on the way
+    assert curve[4]["held_out"] == {other.name: held_out_loss(trained.model, trained.objective, other) for other in DOMAINS}
+    assert [point["update"] for point in curve if "held_out" in point] == [5, 10, 15, 20, 25, 30]
     assert [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()] == curve
     assert json.loads((folder / "result.json").read_text()) == record
     assert (record["rows_per_second"], record["tokens_per_second"]) == (4.0, 24.0)  # a tick for each update of four rows
@@ -123,6 +127,14 @@ def test_a_finished_course_is_told_again_without_training(whole):
     (folder / "result.json").unlink()
     found = course(folder, snapshot_every=4).run()
     assert found["delivered"] == record["delivered"] and found["curve"] == record["curve"]
+
+
+def test_of_a_large_domain_some_rows_are_measured():
+    made = course(domains=DOMAINS[:1], most=2)
+    assert made.run()["delivered"] != course(domains=DOMAINS[:1]).run()["delivered"]
+    trained = line(replay=ReplayMix(0.5, keep=0.1))
+    trained.phase(DOMAINS[0], steps=7)
+    assert made.record()["delivered"] == [[held_out_loss(trained.deliver(3), trained.objective, DOMAINS[0], most=2)]]
 
 
 def test_without_an_annealing_the_line_itself_is_delivered(tmp_path):

@@ -162,6 +162,15 @@ def test_an_annealing_is_over_once_its_steps_are_made():
     assert scheduler.phase == "end" and optimizer.param_groups[0]["lr"] == pytest.approx(0.002)
 
 
+def test_after_an_annealing_it_stays_low_and_going_on_from_one_in_the_cool_down_is_at_the_constant_rate():
+    network, optimizer = trained()
+    scheduler = infinite(optimizer)
+    rates = drive(network, optimizer, scheduler, 0, 12, fork=6, steps=3)  # the cool-down ends at step 9
+    assert rates[9:] == [0.002, 0.002, 0.002] and scheduler.phase == "end"
+    scheduler.resume_constant(allow_rewarm=True)
+    assert (scheduler.phase, optimizer.param_groups[0]["lr"]) == ("constant", 0.01)
+
+
 def test_what_cannot_be_annealed_is_refused_and_nothing_changes():
     network, optimizer = trained()
     scheduler = infinite(optimizer)
