@@ -153,7 +153,7 @@ def test_killed_at_random_the_same_command_ends_in_the_same_bits(texts, tmp_path
         "--steps",
         "400",
         "--snapshot_every",
-        "20",
+        "15",  # between two points of the curve, too
         "--json",
     ]
     whole = json.loads(subprocess.run([*words, "--folder", "whole"], check=True, capture_output=True, text=True).stdout)
