@@ -1,5 +1,6 @@
 """The verbs of those who operate a model: serve, teach, export, backup, token."""
 
+import warnings
 from pathlib import Path
 
 from everlearn.console import print_json, say
@@ -161,11 +162,13 @@ def token(folder: str, name: str, scopes: str = "predict,feedback", rate: float 
         revoke: take the token of this name away
     """
     from everlearn.serve.auth import add_token, remove_token
-    from everlearn.serve.start import TOKENS
+    from everlearn.serve.start import SERVER, TOKENS
 
     if revoke:
         remove_token(Path(folder) / TOKENS, name)
         say(f"the token of {name} is revoked")
         return 0
     print(add_token(Path(folder) / TOKENS, name, [scope.strip() for scope in scopes.split(",")], rate))
+    if not (Path(folder) / SERVER).exists():
+        warnings.warn(f"{folder} holds no server yet; `everlearn serve WHAT --folder {folder}` begins one.", stacklevel=2)
     return 0

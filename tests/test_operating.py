@@ -75,7 +75,9 @@ def test_a_server_is_started_fed_killed_continued_exported_and_copied(here, caps
 
 def test_a_token_is_printed_once_and_only_its_hash_is_kept(here, capsys):
     assert main(["token", "s", "shop", "--scopes", "predict, feedback"]) == 0
-    token = capsys.readouterr().out.strip()
+    printed = capsys.readouterr()
+    token = printed.out.strip()
+    assert printed.err.strip() == "everlearn: warning: s holds no server yet; `everlearn serve WHAT --folder s` begins one."
     kept = Path("s/tokens.json").read_text()
     assert token not in kept and json.loads(kept)["shop"]["scopes"] == ["predict", "feedback"]
     assert main(["token", "s", "shop"]) != 0  # the name is taken
