@@ -84,8 +84,6 @@ def read_domains(
             found.append(_text_domain(name or source.data, source, window, reader, cache))
         elif any(map(path.match, TEXTS)) or ("/" in what and "(" not in what and not path.exists()):
             raise DataError(f"{what}: there is no such file or folder.")
-        elif path.is_dir() and what not in sources():
-            raise DataError(f"{what}: the folder holds neither texts ({', '.join(TEXTS)}) nor images.")
         else:
             found += _image_domains(name, what, split)
             cut = True

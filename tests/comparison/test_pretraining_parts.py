@@ -143,9 +143,6 @@ def test_what_is_not_there_or_fits_nothing_is_refused(corpora):
             read_domains([text])
     with pytest.raises(DataError, match="corpora/en: there is no such file or folder"):
         read_domains(["en=corpora/en"])
-    (corpora / "bare").mkdir()
-    with pytest.raises(DataError, match=r"bare: the folder holds neither texts \(\*\.txt, .*\) nor images"):
-        read_domains(["bare"])
     with pytest.raises(DataError, match="unknown data set 'mnist11k'"):
         read_domains(["mnist11k"])
     with pytest.raises(ArgumentError, match="some domains are texts and others images"):
