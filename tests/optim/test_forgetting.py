@@ -28,31 +28,14 @@ from everlearn.optim.forgetting import (
 from everlearn.optim.rates import ScheduledLR
 from everlearn.optim.schedules import Decay, Join, Warmup
 
+from .tied import model_of
+
 OPTIMIZERS = {
     "adamw": lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.0),
     "fused": lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.0, fused=True),
     "sgd": lambda weights: torch.optim.SGD(weights, lr=0.01, momentum=0.9),
     "rmsprop": lambda weights: torch.optim.RMSprop(weights, lr=0.01),
 }
-
-
-class Tied(nn.Module):
-    """An embedding whose table is the output layer's too."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(6, 3)
-        self.body = nn.Linear(3, 3)
-        self.decoder = nn.Linear(3, 6)
-        self.decoder.weight = self.embedding.weight
-
-    def forward(self, ids):
-        return self.decoder(torch.tanh(self.body(self.embedding(ids))))
-
-
-def model_of(seed=0):
-    torch.manual_seed(seed)
-    return Tied()
 
 
 def step(model, optimizer, t):

@@ -12,26 +12,9 @@ from everlearn.core.random import generator
 from everlearn.optim.forgetting import Normal, Reset, ShrinkPerturb
 from everlearn.optim.fresh_rows import FreshRows, fresh_rows
 
+from .tied import model_of
+
 IDS = torch.tensor([[0, 2, 2, 4]])
-
-
-class Tied(nn.Module):
-    """An embedding whose table is the output layer's too."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(6, 3)
-        self.body = nn.Linear(3, 3)
-        self.decoder = nn.Linear(3, 6)
-        self.decoder.weight = self.embedding.weight
-
-    def forward(self, ids):
-        return self.decoder(torch.tanh(self.body(self.embedding(ids))))
-
-
-def model_of(seed=0):
-    torch.manual_seed(seed)
-    return Tied()
 
 
 def bound(model, **changes):
