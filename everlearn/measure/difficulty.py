@@ -205,7 +205,7 @@ def _optimal(x: Tensor, v: Tensor) -> tuple[float, Tensor, Tensor]:
                 break
             weight *= GROWTH
             continue
-        w = w + _length(x, v, w, step, decrement) * step
+        w = w + _length(x, v, w, step, decrement, slack) * step
     slack = 1.0 - _norms(x, v, w)
     dual = 1.0 / slack
     design = w / w.sum()
@@ -213,32 +213,33 @@ def _optimal(x: Tensor, v: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def _norms(x: Tensor, v: Tensor, w: Tensor) -> Tensor:
-    return (v * torch.linalg.solve((x.T * w) @ x, v.T).T).sum(1)
+    """v_z' A(w)^-1 v_z of each direction; no number where A(w) is not positive."""
+    root = torch.linalg.cholesky_ex((x.T * w) @ x)[0]
+    return torch.linalg.solve_triangular(root, v.T, upper=False).square().sum(0)
 
 
 def _barrier(x: Tensor, v: Tensor, w: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
     """Slacks, gradient and Hessian of  weight sum w - sum log(1 - g_z(w)) - sum log w,  g_z = v_z' A(w)^-1 v_z."""
-    inverse = torch.linalg.inv((x.T * w) @ x)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex((x.T * w) @ x)[0])
     seen = x @ inverse
     q = seen @ v.T  # (n, m): x_i' A^-1 v_z
     p = seen @ x.T
     slack = 1.0 - (v * (v @ inverse)).sum(1)
-    squared = q * q
-    gradient = weight - squared @ (1.0 / slack) - 1.0 / w
-    hessian = 2.0 * p * ((q / slack) @ q.T) + (squared / slack**2) @ squared.T + torch.diag(1.0 / w**2)
+    squared, wide, few = q * q, slack.reciprocal(), w.reciprocal()
+    gradient = weight - (squared @ wide + few)
+    hessian = 2.0 * p * ((q * wide) @ q.T) + (squared * wide**2) @ squared.T
+    hessian.diagonal().add_(few**2)
     return slack, gradient, hessian
 
 
-def _length(x: Tensor, v: Tensor, w: Tensor, step: Tensor, decrement: float) -> float:
+def _length(x: Tensor, v: Tensor, w: Tensor, step: Tensor, decrement: float, slack: Tensor) -> float:
     """The damped step of a self-concordant function, longer where that stays inside with room to spare."""
     damped = 1.0 / (1.0 + math.sqrt(decrement))
-    falling = step < 0
-    inside = min(1.0, 0.95 * float((-w[falling] / step[falling]).min())) if falling.any() else 1.0
-    length = max(inside, 0.0)
+    steepest = float((-step / w).max())  # one over the length at which a weight falls to 0
+    length = min(1.0, 0.95 / steepest) if steepest > 0.0 else 1.0
     while length > damped:
         moved = w + length * step
-        before, after = 1.0 - _norms(x, v, w), 1.0 - _norms(x, v, moved)
-        if bool((after > 0.05 * before).all()):
+        if bool((_norms(x, v, moved) + 0.05 * slack < 1.0).all()):
             return length
         length *= 0.6
     return damped
