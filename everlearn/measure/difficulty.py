@@ -213,7 +213,7 @@ def _optimal(x: Tensor, v: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def _norms(x: Tensor, v: Tensor, w: Tensor) -> Tensor:
-    """v_z' A(w)^-1 v_z of each direction; no number where A(w) is not positive."""
+    """v_z' A(w)^-1 v_z of each direction; all weights are above 0, so that A(w) has a Cholesky factor."""
     root = torch.linalg.cholesky_ex((x.T * w) @ x)[0]
     return torch.linalg.solve_triangular(root, v.T, upper=False).square().sum(0)
 
