@@ -20,7 +20,8 @@ from torch import Tensor
 from everlearn.core.errors import ArgumentError, InputError
 
 GROWTH, GAP, MOST_STEPS = 30.0, 1e-9, 200  # of the barrier's weight; relative duality gap at the end; Newton's steps in sum
-CENTRED = 1e-9  # squared Newton decrement at the last stage: dual weights are wanted, too
+NEAR = 1e-3  # squared Newton decrement from which on steps converge quadratically: enough before the last stage
+CENTRED = 1e-9  # at the last stage, or as near as rounding allows: dual weights are wanted, too
 GAP_FLOOR = 1e-3  # of <z* - z, theta> in the batched form
 SHARPNESS, RATE, MIX = (
     60.0,
@@ -194,17 +195,19 @@ def _optimal(x: Tensor, v: Tensor) -> tuple[float, Tensor, Tensor]:
         return 0.0, torch.full((len(x),), 1.0 / len(x), dtype=torch.float64), torch.full((len(v),), 1.0 / len(v)).double()
     v = v / math.sqrt(size)  # in these units rho* lies between 1 and n
     w = torch.full((len(x),), 2.0, dtype=torch.float64)
-    weight = 1.0
+    weight, before = 1.0, math.inf
     for _ in range(MOST_STEPS):
         slack, gradient, hessian = _barrier(x, v, w, weight)
         step = -torch.linalg.solve(hessian, gradient)
         decrement = float(-(gradient @ step))
         last = (len(x) + len(v)) / weight <= GAP
-        if decrement < (CENTRED if last else 1e-3):
-            if last:
-                break
-            weight *= GROWTH
+        rounded = NEAR > decrement > before / 10.0  # no nearer where it should be the square: what is left is rounding
+        if last and (decrement < CENTRED or rounded):
+            break
+        if not last and decrement < NEAR:
+            weight, before = weight * GROWTH, math.inf
             continue
+        before = decrement
         w = w + _length(x, v, w, step, decrement, slack) * step
     slack = 1.0 - _norms(x, v, w)
     dual = 1.0 / slack

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize
 
 from everlearn.core.errors import ArgumentError, InputError
+from everlearn.measure import difficulty
 from everlearn.measure.difficulty import difficulties, difficulty_gradient, optimal_design, rho_star
 
 COS, SIN = math.cos(0.1), math.sin(0.1)
@@ -194,6 +195,17 @@ def test_the_batched_gradient_is_that_of_its_smoothed_value():
         weight = (60.0 * values / values.max()).softmax(0)
         expected = -2.0 * (weight * values / (u @ theta[row])) @ u
         assert found.gradient[row].tolist() == pytest.approx(expected.tolist(), rel=1e-9, abs=1e-12)
+
+
+def test_the_solver_ends_where_rounding_lets_it_come_no_nearer(monkeypatch):
+    """Some 70 Newton steps from the start to a gap of 1e-9; a decrement that no longer falls is not waited for (200 steps at most)."""
+    steps = []
+    monkeypatch.setattr(difficulty, "_barrier", lambda *given, of=difficulty._barrier: steps.append(1) or of(*given))
+    z, theta = instances(25, 6)
+    for row in theta:
+        rho_star(torch.eye(25), z, row)
+        assert 40 < len(steps) < 100, len(steps)
+        steps.clear()
 
 
 @pytest.mark.slow
