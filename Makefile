@@ -63,7 +63,7 @@ postgres:
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet torch==2.13.0
-	.venv-lock/bin/pip install --quiet -e '.[dev,hub,river,serve,rl,generate,ray,explain,track]'
+	.venv-lock/bin/pip install --quiet -e '.[dev,fast,hub,river,serve,rl,generate,ray,explain,track]'
 	.venv-lock/bin/pip check
 	.venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 

@@ -412,6 +412,7 @@ HEAVY += (
     "kornia",
     "mlflow",
     "tensorboard",
+    "numba",
     "everlearn.comparison",
     "everlearn.studies",
 )

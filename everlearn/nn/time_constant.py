@@ -10,12 +10,14 @@ The fused solver takes `ode_unfolds` semi-implicit Euler sub-steps of length dt 
 Reference: Hasani et al. (2021), Liquid time-constant networks, arXiv 2006.04439, algorithm 1.
 """
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from everlearn.core.errors import ArgumentError, check_count
+from everlearn.core.errors import ArgumentError, check_count, optional
 from everlearn.nn.liquid import LiquidCell
 from everlearn.nn.wiring import Wiring, fully_connected
 
@@ -23,6 +25,7 @@ EPSILON = 1e-8  # in the denominator
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input  # (gradient, s) -> gradient s (1 - s), into grad_input
 SOLVERS = ("fused", "euler", "rk4")
 POSITIVITY = ("implicit", "explicit")
+KERNELS = ("auto", "numba", "torch")
 RANGES = {"g": (0.001, 1.0), "vleak": (-0.2, 0.2), "C": (0.4, 0.6), "w": (0.001, 1.0), "sigma": (3.0, 8.0), "mu": (0.3, 0.8)}
 POSITIVE = ("g", "C", "w", "sensory_w")
 
@@ -33,10 +36,13 @@ class LTCCell(LiquidCell):
     wiring: a Wiring, or the number of neurons; in_features: inputs, needed with a number only; ode_unfolds: sub-steps of each step, 6 as
     published; positivity: how w, g and C are kept positive, "implicit": each is the softplus of a free parameter, "explicit": call
     `constrain()` after every step of the optimiser; solver: "fused" (semi-implicit, never unstable), "euler" or "rk4" (explicit).
+    kernel: what the fused solver runs on: "numba", compiled for this processor when it is first used (pip install 'everlearn[fast]';
+    a few seconds, once for a machine) and two to five times as fast, or "torch"; "auto": numba where it is installed. On a GPU, and in
+    numbers of 64 bits, torch's calls are made in any case. Both ways give the same numbers to rounding.
 
     Values at the start are drawn uniformly from the published ranges with torch's global generator; reversal potentials E start at the
     signs of the wiring. Its cost grows with batch * units^2 * ode_unfolds: use CfCCell beyond 64 units.
-    Raises ArgumentError where an argument is out of its range.
+    Raises ArgumentError where an argument is out of its range, MissingExtraError where numba is asked for and not installed.
 
     >>> cell = LTCCell(32, 1)
     >>> sum(p.numel() for p in cell.parameters())
@@ -57,10 +63,12 @@ class LTCCell(LiquidCell):
         ode_unfolds: int = 6,
         positivity: str = "implicit",
         solver: str = "fused",
+        kernel: str = "auto",
     ):
         super().__init__()
         check_count("ltc", "ode_unfolds", ode_unfolds)
-        for name, value, known in (("positivity", positivity, POSITIVITY), ("solver", solver, SOLVERS)):
+        choices = (("positivity", positivity, POSITIVITY), ("solver", solver, SOLVERS), ("kernel", kernel, KERNELS))
+        for name, value, known in choices:
             if value not in known:
                 raise ArgumentError(f"ltc: {name} must be one of {', '.join(known)}, got {value!r}.")
         if not isinstance(wiring, Wiring):
@@ -74,6 +82,9 @@ class LTCCell(LiquidCell):
             raise ArgumentError(f"ltc: in_features={in_features} is not the wiring's inputs={wiring.inputs}. Leave it out.")
         self.in_features, self.units, self.outputs = wiring.inputs, wiring.units, wiring.outputs
         self.ode_unfolds, self.positivity, self.solver = ode_unfolds, positivity, solver
+        if kernel == "numba":
+            optional("numba", "fast", "ltc: kernel='numba'")
+        self.compiled = kernel == "numba" or (kernel == "auto" and find_spec("numba") is not None)
         inner, sensory = (self.units, self.units), (self.in_features, self.units)
         shapes = {"g": (self.units,), "vleak": (self.units,), "C": (self.units,)}
         shapes |= dict.fromkeys(("w", "sigma", "mu"), inner)
@@ -124,17 +135,21 @@ class LTCCell(LiquidCell):
         return num, torch.einsum("btmn,mn->tbn", s, w) + g
 
     def _fused(self, v: Tensor, num: Tensor, den: Tensor, dt: Tensor | float) -> Tensor:
-        to, source = self._ends()
-        w = (self._positive("w") * self.mask).T
-        weights = torch.stack([w * self.E.T, w], 1)[to, :, source]  # (to, 2, from)
-        slope, shift = self.sigma.T[to, source], -(self.sigma * self.mu).T[to, source]
+        w, shift = self._positive("w") * self.mask, -self.sigma * self.mu
         elapsed = dt.T.unsqueeze(1) if isinstance(dt, Tensor) else dt  # (time, 1, batch)
         capacity = self._positive("C").unsqueeze(1) * self.ode_unfolds / elapsed
         given = torch.stack([num.transpose(1, 2), den.transpose(1, 2) + capacity + EPSILON], 2)  # (time, units, 2, batch)
-        states = _Substeps.apply(
-            self.ode_unfolds, to, source, v.T, given, capacity.expand(len(num), *v.T.shape), slope, shift, weights
-        )
-        return states.permute(2, 0, 1)
+        capacity = capacity.expand(len(num), *v.T.shape)
+        if self.compiled and given.dtype == torch.float32 and given.device.type == "cpu":
+            from everlearn.nn.compiled_substeps import substeps
+
+            to, source = self.mask.T.nonzero(as_tuple=True)
+            synapses = torch.stack([w * self.E, w, self.sigma, shift])[:, source, to]
+            return substeps(self.ode_unfolds, source, to, synapses, v.T, given, capacity).permute(2, 0, 1)
+        to, source = self._ends()
+        weights = torch.stack([(w * self.E).T, w.T], 1)[to, :, source]  # (to, 2, from)
+        slope, shift = self.sigma.T[to, source], shift.T[to, source]
+        return _Substeps.apply(self.ode_unfolds, to, source, v.T, given, capacity, slope, shift, weights).permute(2, 0, 1)
 
     def _ends(self) -> tuple[slice, slice]:
         """The neurons that synapses lead to, and those that they come from. A wiring in layers has none to or from some of its layers."""

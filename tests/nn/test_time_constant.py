@@ -94,10 +94,11 @@ def filled(cell):
     return cell
 
 
+@pytest.mark.parametrize("kernel", ["numba", "torch"])
 @pytest.mark.parametrize(("units", "positivity"), PEER)
-def test_states_are_those_of_the_peer(units, positivity):
+def test_states_are_those_of_the_peer(units, positivity, kernel):
     wiring = fully_connected(3, 4) if units == 4 else auto_ncp(3, 10, 2)
-    cell = filled(LTCCell(wiring, positivity=positivity))
+    cell = filled(LTCCell(wiring, positivity=positivity, kernel=kernel))
     states = cell.unroll(X.float(), torch.zeros(2, units), DT.float())
     torch.testing.assert_close(states[:, -1], torch.tensor(PEER[units, positivity]), atol=1e-6, rtol=0)
     assert torch.equal(cell.read(states), states[..., : wiring.outputs])
@@ -206,9 +207,9 @@ def test_constrain_sets_what_is_negative_to_zero_in_explicit_mode_alone():
         assert torch.equal(cell.w, torch.full((3, 3), -1.0 if positivity == "implicit" else 0.0))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_synapses_that_a_wiring_lacks_get_no_gradient(solver):
-    cell = LTCCell(auto_ncp(3, 10, 2), solver=solver)
+@pytest.mark.parametrize(("solver", "kernel"), [*((solver, "torch") for solver in SOLVERS), ("fused", "numba")])
+def test_synapses_that_a_wiring_lacks_get_no_gradient(solver, kernel):
+    cell = LTCCell(auto_ncp(3, 10, 2), solver=solver, kernel=kernel)
     cell.unroll(X.float(), torch.zeros(2, 10), 1.0).sum().backward()
     for name in ("w", "mu", "sigma", "E"):
         assert not getattr(cell, name).grad[cell.mask == 0].any(), name
@@ -225,6 +226,7 @@ def test_training_lowers_the_loss():
 def test_refusals_name_the_argument():
     for changed, message in (
         ({"solver": "rk45"}, "solver must be one of fused, euler, rk4"),
+        ({"kernel": "cuda"}, "kernel must be one of auto, numba, torch"),
         ({"positivity": "none"}, "positivity must be one of implicit, explicit"),
         ({"ode_unfolds": 0}, "ode_unfolds must be an int >= 1"),
         ({"in_features": None}, "in_features must be given"),
