@@ -53,7 +53,7 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {
         """  everlearn pretrain english.txt german.txt --steps 2000 --folder runs/languages
   everlearn pretrain en=corpora/english de=corpora/german --model "tiny_gpt(dim=128, depth=4)" --replay "replay_mix(0.25, keep=0.05)"
   everlearn pretrain mnist10k --split 5 --model "masked_autoencoder()" --lr 0.008
-  torchrun --nproc-per-node 2 -m everlearn.cli pretrain english.txt german.txt --batch 128""",
+  torchrun --nproc-per-node 2 -m everlearn pretrain english.txt german.txt --batch 128""",
     ),
     "report": (report, "  everlearn report everlearn-runs/compare-1a2b3c4d --output page.html"),
     "list": (list_, "  everlearn list\n  everlearn list data --json"),
@@ -249,7 +249,3 @@ def _version() -> str:
     from everlearn import __version__
 
     return __version__
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,14 +18,14 @@ from everlearn.console import Bar, console, print_json, say
 from everlearn.core.errors import ArgumentError, check_count, check_range
 
 RUNS = Path("everlearn-runs")
-WARMUP, COOLDOWN = 0.05, 0.4  # of the first phase, Singh et al. (2025)
+RATE, WARMUP, COOLDOWN = 0.001, 0.05, 0.4  # the last two of the first phase, Singh et al. (2025)
 
 
 def pretrain(
     model: str = "auto",
     steps: int = 1000,
     anneal: float = 0.2,
-    lr: float = 0.001,
+    lr: float | None = None,
     schedule: str | None = None,
     optimizer: str = "adam(weight_decay=0.005, betas=(0.9, 0.95))",
     replay: str | None = None,
@@ -55,7 +55,7 @@ def pretrain(
             mymodule:build (default: the one for the domains)
         steps: updates in each domain, those of the annealing included
         anneal: share of them that the delivered copy is annealed for; the main line does without them
-        lr: the highest rate of the usual schedule, infinite(lr, warmup=5 % of the steps, cooldown_end=40 %)
+        lr: the highest rate of the usual schedule, infinite(lr, warmup=5 % of the steps, cooldown_end=40 %) (default: 0.001)
         schedule: a call string, such as repeated_cosine(0.001, steps=1000, warmup=50) or wsd(0.001, warmup=50)
         optimizer: adam(...) or sgd(...); its rate is that of the schedule
         replay: what is kept of past domains, such as replay_mix(0.25, keep=0.05): a quarter of the rows, from a 20th of each domain
@@ -121,9 +121,11 @@ def make_course(
     shape = shape_of(streams[0], reader)
     network = build_network(given["model"], shape, seed).to(device)
     if given["schedule"] is None:
-        schedule = Infinite(given["lr"], round(WARMUP * steps), round(COOLDOWN * steps))
+        schedule = Infinite(RATE if given["lr"] is None else given["lr"], round(WARMUP * steps), round(COOLDOWN * steps))
     else:
         schedule = build(parse(given["schedule"]), SCHEDULES, "schedule")
+        if given["lr"] is not None:
+            raise ArgumentError("pretrain: lr is the rate of the usual schedule; give it within schedule, and leave lr out.")
     infinite = isinstance(schedule, Infinite) and schedule.anneal_start is None
     images = hasattr(streams[0], "images")
     objective = pretext(given["objective"] or ("masked_autoencoding" if images else "next_token"))

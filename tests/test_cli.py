@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from everlearn import __version__
 from everlearn.cli import EXAMPLES, main
 
 
@@ -41,10 +42,15 @@ def test_errors_are_one_line_with_their_exit_code(arguments, code, words, tmp_pa
     assert "Traceback" not in error
 
 
+def test_the_package_is_run_as_the_command_is():
+    shown = subprocess.run([sys.executable, "-m", "everlearn", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["everlearn", __version__]
+
+
 @pytest.mark.slow
 def test_the_installed_command_completes_in_a_shell():
     script = subprocess.run(
-        [sys.executable, "-m", "everlearn.cli", "--print_completion", "shtab-bash"],
+        [sys.executable, "-m", "everlearn", "--print_completion", "shtab-bash"],
         capture_output=True,
         text=True,
         check=True,

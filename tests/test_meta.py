@@ -32,6 +32,7 @@ LEVELS = (
     ("console",),
     ("comparing", "operating", "asking", "evaluating", "explaining", "pretraining", "weighing"),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TESTED = ("learners", "agents", "data", "nn", "optim", "measure", "comparison", "serve", "studies")

@@ -26,7 +26,7 @@ def here(tmp_path, monkeypatch):
 
 def served(*words):
     """A server in a process of its own, and a client of it."""
-    command = [sys.executable, "-m", "everlearn.cli", "serve", *words, "--port", "0"]
+    command = [sys.executable, "-m", "everlearn", "serve", *words, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = []
     for line in process.stdout:

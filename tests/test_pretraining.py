@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from everlearn.cli import main
 from everlearn.comparison.pretraining_parts import delivered
 
-SMALL = ["--model", "tiny_gpt(dim=8, depth=1, heads=2)", "--window", "8", "--batch", "4", "--steps", "10", "--lr", "0.01"]
+SHAPE = ["--model", "tiny_gpt(dim=8, depth=1, heads=2)", "--window", "8", "--batch", "4", "--steps", "10"]
+SMALL = [*SHAPE, "--lr", "0.01"]
 
 
 @pytest.fixture
@@ -69,7 +70,8 @@ def test_settings_reach_what_they_name(texts, capsys):
         "--seed": "3",
     }
     for number, (flag, value) in enumerate(changed.items()):
-        assert main(["pretrain", *texts, *SMALL, flag, value, "--folder", f"run{number}", "--json"]) == 0
+        small = SHAPE if flag == "--schedule" else SMALL
+        assert main(["pretrain", *texts, *small, flag, value, "--folder", f"run{number}", "--json"]) == 0
         record = told(capsys)
         assert record["delivered"] != plain["delivered"], flag
         if flag == "--schedule":
@@ -105,6 +107,7 @@ def test_images_by_classes(capsys, tmp_path):
         (["en.txt", "--objective", "next_tokens"], 2, "did you mean 'next_token'"),
         (["en.txt", "--objective", "masked_autoencoding"], 2, "TinyGPT draws no masks"),
         (["en.txt", "--model", "tiny_gtp()"], 2, "did you mean 'tiny_gpt'"),
+        (["en.txt", "--schedule", "constant(0.1)", "--lr", "0.1"], 2, "give it within schedule, and leave lr out"),
         (["en.txt", "--schedule", "infinit(0.1, 1, 2)"], 2, "did you mean 'infinite'"),
         (["en.txt", "--schedule", "infinite(0.1, warmup=1, cooldown_end=2, const_lr=0.2)"], 2, "const_lr=0.2"),
         (["en.txt", "--schedule", "infinite(0.1, warmup=9, cooldown_end=9)"], 2, "warm-up ends at step 9"),
@@ -136,7 +139,8 @@ def test_images_by_classes(capsys, tmp_path):
     ],
 )
 def test_what_is_wrong_has_an_exit_code_and_a_sentence(words, code, said, texts, capsys):
-    assert main(["pretrain", "--folder", "run", *SMALL, *words]) == code
+    small = SHAPE if "--schedule" in words else SMALL
+    assert main(["pretrain", "--folder", "run", *small, *words]) == code
     error = capsys.readouterr().err
     assert said in " ".join(error.split()) and "Traceback" not in error
 
@@ -146,7 +150,7 @@ def test_killed_at_random_the_same_command_ends_in_the_same_bits(texts, tmp_path
     words = [
         sys.executable,
         "-m",
-        "everlearn.cli",
+        "everlearn",
         "pretrain",
         *texts,
         *SMALL,
@@ -184,7 +188,7 @@ def test_killed_at_random_the_same_command_ends_in_the_same_bits(texts, tmp_path
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_give_the_record_of_one(texts, tmp_path):
-    words = ["everlearn.cli", "pretrain", *texts, *SMALL, "--json", "--folder"]
+    words = ["everlearn", "pretrain", *texts, *SMALL, "--json", "--folder"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     alone = subprocess.run(
         [sys.executable, "-m", *words, "one"], check=True, capture_output=True, text=True, env=environment

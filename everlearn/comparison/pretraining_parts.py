@@ -80,7 +80,7 @@ def read_domains(
         elif "*" in path.name:
             found.append(_text_domain(name or path.parent.name, text_folder(path.parent, path.name), window, reader, cache))
         elif what.startswith("hub_text("):
-            source = build(parse(what), {"hub_text": HubText}, "text")
+            source = build(parse(what), {"hub_text": HubText}, "text", unknown=str)  # names without quotes are texts
             found.append(_text_domain(name or source.data, source, window, reader, cache))
         elif any(map(path.match, TEXTS)) or ("/" in what and "(" not in what and not path.exists()):
             raise DataError(f"{what}: there is no such file or folder.")

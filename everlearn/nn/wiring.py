@@ -7,8 +7,9 @@ are numbered motors first, then command, then inter neurons. Draws are those of 
 References: Lechner et al. (2020), Neural circuit policies enabling auditable autonomy, Nature Machine Intelligence 2, 642-652.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from everlearn.core.errors import ArgumentError, check_count, check_range
 
+LAYERS = ("inter", "command", "motor")
 SIGNS = (-1, 1, 1)  # two excitatory synapses to one inhibitory, where all neurons are alike
 
 
@@ -51,6 +53,43 @@ class Wiring:
     @property
     def synapse_count(self) -> int:
         return int(self.inner.count_nonzero())
+
+    def get_config(self) -> dict[str, Any]:
+        """Lists and numbers that `Wiring.from_config` makes the same wiring of, for a file of JSON or YAML.
+
+        >>> wiring = auto_ncp(3, 16, 1)
+        >>> torch.equal(Wiring.from_config(wiring.get_config()).inner, wiring.inner)
+        True
+        """
+        matrices = {"sensory": self.sensory.tolist(), "inner": self.inner.tolist()}
+        return {**matrices, "outputs": self.outputs, "layers": [list(layer) for layer in self.layers]}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Wiring":
+        """The wiring of `get_config`."""
+        sensory, inner = (numpy.array(config[name], dtype=numpy.int8) for name in ("sensory", "inner"))
+        return _wiring(sensory, inner, config["outputs"], config["layers"])
+
+    def to_networkx(self) -> Any:
+        """A `networkx.DiGraph` with an edge for each synapse, its `polarity` -1 or 1, from ("sensory", k) or (layer, i) to (layer, i).
+
+        layer: "inter", "command" or "motor" of a wiring in three layers, else "neuron". Needs networkx, which comes with torch.
+
+        >>> graph = auto_ncp(3, 16, 1).to_networkx()
+        >>> len(graph), graph.number_of_edges() == auto_ncp(3, 16, 1).synapse_count + auto_ncp(3, 16, 1).sensory_synapse_count
+        (19, True)
+        """
+        import networkx
+
+        names = LAYERS if len(self.layers) == len(LAYERS) else ["neuron"] * len(self.layers)
+        neurons = {i: (name, i) for name, layer in zip(names, self.layers, strict=True) for i in layer}
+        sensors = {k: ("sensory", k) for k in range(self.inputs)}
+        graph = networkx.DiGraph()
+        graph.add_nodes_from([*sensors.values(), *neurons.values()])
+        for matrix, sources in ((self.sensory, sensors), (self.inner, neurons)):
+            for source, target in matrix.nonzero().tolist():
+                graph.add_edge(sources[source], neurons[target], polarity=int(matrix[source, target]))
+        return graph
 
 
 def fully_connected(

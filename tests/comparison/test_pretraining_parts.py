@@ -50,6 +50,8 @@ def test_files_are_named_by_a_pattern_and_columns_of_the_hub_by_a_call(corpora, 
     assert (first.name, second.name) == ("some/one", "en") and asked == 2 * [("some/one", "en")]
     assert torch.equal(torch.cat([first.tokens, first.held])[-7:], torch.tensor(list(b"lines \n"), dtype=torch.uint8))
     assert sorted(path.name for path in (corpora / "kept").glob("*.tokens")) == ["en.tokens", "some-one.tokens"]
+    (bare,) = read_domains(["hub_text(verses, column=verse, split=verses)"], window=8, cache=corpora / "bare")
+    assert bare.name == "verses" and len(bare.tokens) == len(first.tokens)  # a shell takes quotes away
     with pytest.raises(ArgumentError, match="en: pass cache="):
         read_domains([f"en={text}"], window=8)
     with pytest.raises(DataError, match=r"no file is named like \*\.rs"):

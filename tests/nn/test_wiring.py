@@ -1,12 +1,14 @@
 """Wirings: sizes by hand, draws of the package ncps 1.0.1 for the same seed, and no neuron left without a source."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everlearn.core.errors import ArgumentError
-from everlearn.nn.wiring import auto_ncp, fully_connected, ncp, random_wiring
+from everlearn.nn.wiring import Wiring, auto_ncp, fully_connected, ncp, random_wiring
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,27 @@ def test_two_thirds_of_all_synapses_are_excitatory():
     assert abs(share - 2 / 3) < 4 * (2 / 9 / 3600) ** 0.5  # four standard deviations of a mean of 3,600 draws
     assert fully_connected(2, 5, self_connections=False).inner.diagonal().tolist() == [0] * 5
     assert not torch.equal(fully_connected(2, 9).inner, fully_connected(2, 9, seed=1).inner)
+
+
+def test_a_wiring_is_made_again_of_its_configuration():
+    wiring = auto_ncp(2, 12, 3, seed=5)
+    again = Wiring.from_config(json.loads(json.dumps(wiring.get_config())))
+    assert torch.equal(again.inner, wiring.inner) and torch.equal(again.sensory, wiring.sensory)
+    assert again.inner.dtype == again.sensory.dtype == torch.int8
+    assert (again.outputs, again.layers) == (wiring.outputs, wiring.layers)
+
+
+def test_the_graph_has_an_edge_for_each_synapse_with_its_sign():
+    wiring = auto_ncp(2, 12, 3)
+    graph = wiring.to_networkx()
+    assert len(graph) == 14 and graph.number_of_edges() == wiring.synapse_count + wiring.sensory_synapse_count
+    layer_of = {i: name for name, layer in zip(("inter", "command", "motor"), wiring.layers, strict=True) for i in layer}
+    for (start, source), (_, target), polarity in graph.edges(data="polarity"):
+        matrix = wiring.sensory if start == "sensory" else wiring.inner
+        assert polarity == matrix[source, target] and start in ("sensory", layer_of[source])
+    assert {name for name, _ in graph} == {"sensory", "inter", "command", "motor"}
+    plain = fully_connected(1, 3).to_networkx()
+    assert sorted(plain.successors(("sensory", 0))) == [("neuron", 0), ("neuron", 1), ("neuron", 2)]
 
 
 def test_refusals_name_the_argument():
