@@ -49,8 +49,8 @@ def learner() -> Replay:
 def serve_logged(port: int, folder: str, **options: Any) -> None:
     from everlearn.serve.alarm_limits import Alarms
     from everlearn.serve.alarms import Watch
-    from everlearn.serve.engine import LocalEngine
     from everlearn.serve.input_spec import InputSpec
+    from everlearn.serve.local_engine import LocalEngine
     from everlearn.serve.options import Options
 
     made = learner()
@@ -447,7 +447,7 @@ def main() -> None:
                 *tails,
             ]
         )
-    from everlearn.serve.engine import fsync_ms
+    from everlearn.serve.local_engine import fsync_ms
 
     again, turned = restart(), overload()
     extra = [

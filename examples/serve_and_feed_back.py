@@ -13,9 +13,9 @@ from everlearn import Client, Replay, load
 from everlearn.nn.networks import mlp
 from everlearn.optim.optimizers import Adam
 from everlearn.serve.app import create_app
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.http import Server
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 
 FOLDER = Path("served-digits")

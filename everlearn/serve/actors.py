@@ -24,9 +24,9 @@ from everlearn.comparison.catalog import build_learner, build_stream
 from everlearn.comparison.job import reach
 from everlearn.core.errors import ContractError, EverlearnError, ServeError
 from everlearn.core.state import load_snapshot, pack, unpack
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.fold import Predictors, Served
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.predicting import outputs_by_request, refusal
 from everlearn.serve.records import Ask, Told

@@ -15,10 +15,11 @@ from everlearn.serve.alarm_limits import Alarms
 from everlearn.serve.alarms import Watch
 from everlearn.serve.auth import Tokens, refuse_open_bind
 from everlearn.serve.database import Database, SQLite
-from everlearn.serve.engine import Engine, LocalEngine
+from everlearn.serve.engine import Engine
 from everlearn.serve.fold import Served
 from everlearn.serve.history import History
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.log import Log
 from everlearn.serve.options import Options
 from everlearn.serve.records import Alarm

@@ -239,9 +239,9 @@ def test_a_real_server_is_followed_and_sent_back_to_a_version(page, tmp_path):
     from everlearn.learners.replay import Replay
     from everlearn.serve.app import create_app
     from everlearn.serve.client import Client
-    from everlearn.serve.engine import LocalEngine
     from everlearn.serve.http import running
     from everlearn.serve.input_spec import InputSpec
+    from everlearn.serve.local_engine import LocalEngine
     from everlearn.serve.options import Options
     from everlearn.serve.page import page_routes
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from everlearn.comparison.catalog import build_agent
 from everlearn.serve.app import create_app
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.http import serve
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 
 TEXT = "bandit(actions=3, masked=True, period=20, memory=2, explore=squarecb(gamma=20.0), oracle=logistic())"

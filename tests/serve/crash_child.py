@@ -30,12 +30,12 @@ from everlearn.learners.replay import Replay
 from everlearn.learners.river_model import RiverModel
 from everlearn.learners.sklearn_estimator import SklearnEstimator
 from everlearn.optim.optimizers import Adam
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.export import export
 from everlearn.serve.fold import ServedFold, events_of
 from everlearn.serve.history import History
 from everlearn.serve.input_spec import InputSpec
 from everlearn.serve.line import Line
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.log import Log
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told

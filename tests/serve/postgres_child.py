@@ -47,7 +47,7 @@ def go(engine, numbers, say=lambda line: None):
 
 
 def main(url, schema, folder, options):
-    from everlearn.serve.engine import LocalEngine
+    from everlearn.serve.local_engine import LocalEngine
     from everlearn.serve.options import Options
     from everlearn.serve.postgres import Postgres
 

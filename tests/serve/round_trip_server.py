@@ -7,9 +7,9 @@ import torch
 
 from everlearn.learners.replay import Replay
 from everlearn.serve.app import create_app
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.http import serve
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 
 SPEC = InputSpec("classes", (300,), "float32", classes=("cat", "dog"))

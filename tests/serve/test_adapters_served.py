@@ -10,9 +10,9 @@ from everlearn.core.random import isolated
 from everlearn.core.run import run
 from everlearn.core.stream import Schema
 from everlearn.data.served import served
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.export import export
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.predicting import outputs_by_request
 from everlearn.serve.records import Ask, Told

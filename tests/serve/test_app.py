@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.serve.app import create_app
 from everlearn.serve.auth import add_token
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.limits import Buckets
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 
 from .engine_bench import MODELS, folded, row

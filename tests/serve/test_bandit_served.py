@@ -19,8 +19,8 @@ from everlearn.core.run import run
 from everlearn.data.decision_files import read_decisions
 from everlearn.data.served import served
 from everlearn.serve.app import create_app
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.export import export
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.source import source_of
 

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from everlearn.core.errors import StateError
-from everlearn.serve.engine import LocalEngine
+from everlearn.serve.local_engine import LocalEngine
 
 from .crash_child import Counting, spec_of
 from .nursery import Nursery, Twins, hold
@@ -178,7 +178,7 @@ def test_a_server_does_not_start_on_a_full_disk(killed, tmp_path, monkeypatch):
     def full(*given):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("everlearn.serve.engine.os.fsync", full)
+    monkeypatch.setattr("everlearn.serve.local_engine.os.fsync", full)
     with pytest.raises(StateError, match="No space left on device"):
         LocalEngine(Counting(), spec_of("counting"), folder)
     monkeypatch.undo()

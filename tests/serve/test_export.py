@@ -22,10 +22,10 @@ from everlearn.data.encoder import Categories, Encoder, Numbers
 from everlearn.data.scaling import Scale
 from everlearn.data.served import served
 from everlearn.serve import export as module
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.export import export
 from everlearn.serve.fold import ServedFold, events_of
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Answer, Ask, Input, Moment, Told
 

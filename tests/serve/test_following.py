@@ -10,8 +10,8 @@ import pytest
 from everlearn.core.errors import ServeError, StateError
 from everlearn.core.events import Batch
 from everlearn.core.state import digest
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.fold import events_of
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.postgres import Postgres
 from everlearn.serve.records import Ask, Told

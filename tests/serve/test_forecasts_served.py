@@ -12,9 +12,9 @@ from everlearn.data.served import served
 from everlearn.learners.forecaster import Forecaster
 from everlearn.nn.series import CfC
 from everlearn.optim.refit import Every
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.export import export
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 from everlearn.serve.source import remade, settle, source_of

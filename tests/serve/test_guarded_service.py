@@ -9,8 +9,8 @@ from everlearn.core.random import isolated
 from everlearn.learners.fine_tune import FineTune
 from everlearn.learners.replay import Replay
 from everlearn.optim.optimizers import SGD
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 

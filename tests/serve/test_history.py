@@ -7,8 +7,8 @@ from everlearn.core.errors import StateError
 from everlearn.core.random import isolated
 from everlearn.core.state import digest
 from everlearn.learners.replay import Replay
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, State, Told
 

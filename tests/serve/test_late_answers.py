@@ -7,8 +7,8 @@ import torch
 
 from everlearn.core.stream import Schema
 from everlearn.learners.river_model import RiverModel
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 

@@ -9,8 +9,8 @@ from everlearn.core.errors import InputError, ServeError
 from everlearn.core.learner import Learner
 from everlearn.serve.alarm_limits import Alarms
 from everlearn.serve.alarms import Watch
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Alarm, Ask, Told
 

@@ -5,8 +5,8 @@ import torch
 
 from everlearn.core.errors import ServeError
 from everlearn.core.learner import Learner
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, State, Told
 

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from everlearn.core.errors import ServeError, StateError
 from everlearn.core.learner import Learner
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 

@@ -11,7 +11,7 @@ import pytest
 
 from everlearn.core.errors import ServeError, StateError
 from everlearn.serve import postgres
-from everlearn.serve.engine import LocalEngine
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.log import Log
 from everlearn.serve.postgres import Postgres, lock_key, translated
 from everlearn.serve.records import Ask, Told

@@ -14,8 +14,8 @@ import pytest
 
 from everlearn.core.errors import ArgumentError, MissingExtraError, ServeError, StateError
 from everlearn.serve.database import SQLite
-from everlearn.serve.engine import LocalEngine
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.ray_engine import RayEngine, join
 from everlearn.serve.records import Ask, Told

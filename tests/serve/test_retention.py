@@ -3,7 +3,7 @@
 import pytest
 
 from everlearn.core.errors import StateError
-from everlearn.serve.engine import LocalEngine
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 

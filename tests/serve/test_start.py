@@ -6,7 +6,7 @@ from everlearn import run
 from everlearn.core.errors import ArgumentError, SpecError, StateError
 from everlearn.core.state import digest
 from everlearn.data.served import served
-from everlearn.serve.engine import LocalEngine
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.records import Alarm, Ask, Told
 from everlearn.serve.source import settle, source_of
 from everlearn.serve.start import (

@@ -17,7 +17,7 @@ from everlearn.comparison.job import Job, run_folder, run_job
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, InputError, SpecError, StateError
 from everlearn.core.state import digest, load_snapshot, newest_snapshot, write_snapshot
-from everlearn.serve.engine import LocalEngine
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 from everlearn.serve.source import settle, source_of
