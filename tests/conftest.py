@@ -1,4 +1,4 @@
-"""What every test shares: one thread, and no silent skips where EVERLEARN_NO_SKIPS is set (continuous integration)."""
+"""What every test shares: one thread, no silent skips where EVERLEARN_NO_SKIPS is set (continuous integration), claims one by one."""
 
 import os
 
@@ -6,6 +6,14 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
+def pytest_collection_modifyitems(items):
+    """Give all claims to one worker: each measures in two processes, and what waits for servers is run by the others meanwhile."""
+    for item in items:
+        if item.get_closest_marker("claim"):
+            item.add_marker(pytest.mark.xdist_group("claims"))
 
 
 @pytest.hookimpl(hookwrapper=True)
