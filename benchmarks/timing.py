@@ -25,6 +25,7 @@ PACKAGES = (
     "everlearn",
     "torch",
     "numpy",
+    "numba",
     "scikit-learn",
     "avalanche-lib",
     "continuum",
