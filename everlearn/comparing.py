@@ -132,8 +132,9 @@ def run_(
     """
     from everlearn.comparison.catalog import build_budget, normal, stream_text
     from everlearn.comparison.job import Job, raise_fault, run_folder, run_job
+    from everlearn.comparison.usual_network import usual_network
 
-    text = stream_text(stream)
+    text, model = stream_text(stream), usual_network(model, [learner])
     place = folder or str(RUNS / f"run-{_fingerprint(learner, text, model, seed, budget)}")
     label = normal(learner)
     job = Job(

@@ -17,6 +17,7 @@ from everlearn.comparison.catalog import learners as known_learners
 from everlearn.comparison.engines import engine_named
 from everlearn.comparison.job import Job, LearnerSource, StreamSource, raise_fault, reach, stream_of
 from everlearn.comparison.summary import FORECAST, HEADLINES, pairs, summarise
+from everlearn.comparison.usual_network import usual_network
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, StateError, check_count
 from everlearn.core.lock import held
@@ -100,7 +101,8 @@ def compare(
 
     learners: call strings such as "replay(capacity=500)", or {label: function (schema, seed) -> Learner};
     stream: a call string such as "split(digits, experiences=5)", or a function seed -> Stream;
-    model: the network that every learner trains ("mlp(hidden=(100,))", "mymodule:build");
+    model: the network that every learner trains ("mlp(hidden=(100,))", "mymodule:build"; "auto": one that suits the rows and all of
+    the learners);
     target, time: the columns to predict and to order by, where stream is the path of a CSV or Parquet file;
     seeds: how many (0, 1, ...), or which; one seed seeds class order, network, memory and learner;
     engine: "process", "inline", "ray" or a Ray address; workers: processes at once (all processors by default);
@@ -128,6 +130,7 @@ def compare(
         stream = stream_text(stream, target=target, time=time)
     sample = stream_of(stream, numbers[0])
     names = {**_baselines(given, sample), **given} if baselines else given
+    model = usual_network(model, names.values())
     config = {
         "stream": sample.name if not isinstance(stream, str) else stream,
         "model": normal(model),

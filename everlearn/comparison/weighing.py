@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from everlearn.comparison.catalog import build_learner, build_stream, stream_text
+from everlearn.comparison.usual_network import usual_network
 from everlearn.core.errors import ArgumentError, DataError, check_count
 from everlearn.core.events import Batch, Boundary, join
 from everlearn.core.events import rows as rows_of
@@ -46,6 +47,7 @@ def weigh(
     named = split_list(learners) if isinstance(learners, str) else list(learners)
     if not named:
         raise ArgumentError('memory: no learner was named; try "tent, fine_tune".')
+    model = usual_network(model, named)
     stream = build_stream(stream_text(data), seed)
     labelled, begin = _labelled(stream, rows)
     return [_weighed(text, stream, labelled, begin, model, seed) for text in named]

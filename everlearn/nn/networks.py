@@ -37,6 +37,7 @@ from everlearn.nn.wide_resnet import wide_resnet
 
 STAGES = 3  # of a CIFAR residual network
 HEADS = ("linear", "weightnorm")
+NORMS = ("group", "batch")  # of the usual network
 STEMS = ("cifar", "imagenet")
 
 
@@ -302,15 +303,22 @@ def cifar_resnet(
     )
 
 
-def auto(schema: Schema) -> nn.Module:
+def auto(schema: Schema, norm: str = "group") -> nn.Module:
     """The network that suits the rows: `small_cnn` for images of 16x16 pixels or more, `mlp` for everything else.
 
+    norm: "group", or "batch" for `conv4` in the place of `small_cnn`, which learners need that adapt the statistics of batches.
+    Raises ArgumentError where it is neither.
+
     >>> import torch
-    >>> any(isinstance(layer, nn.Conv2d) for layer in auto(Schema((3, 32, 32), torch.uint8, ("cat", "dog"))))
-    True
+    >>> images = Schema((3, 32, 32), torch.uint8, ("cat", "dog"))
+    >>> [any(isinstance(layer, nn.BatchNorm2d) for layer in auto(images, norm).modules()) for norm in NORMS]
+    [False, True]
     """
-    image = len(schema.shape) == 3 and min(schema.shape[1:]) >= 16
-    return small_cnn(schema) if image else mlp(schema)
+    if norm not in NORMS:
+        raise ArgumentError(f"auto: norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
+    if len(schema.shape) != 3 or min(schema.shape[1:]) < 16:
+        return mlp(schema)
+    return conv4(schema) if norm == "batch" else small_cnn(schema)
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

@@ -26,6 +26,7 @@ from everlearn.comparison.catalog import (
     stream_text,
 )
 from everlearn.comparison.job import slug
+from everlearn.comparison.usual_network import usual_network
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, StateError, closest
 from everlearn.core.events import Batch, Event
@@ -169,7 +170,7 @@ def _of_call(text: str, data: str | None, target: str | None, model: str, seed: 
         raise SpecError(f"{text} is no folder, and {closest('learner or agent', call.name, known)}")
     if data is None:
         raise ArgumentError(f"{text}: name the data whose rows look like those to come with --data, such as --data digits.")
-    stream = build_stream(_stream_of(data, target), seed)
+    stream, model = build_stream(_stream_of(data, target), seed), usual_network(model, [text])
     served = _made(text, stream, model, seed)
     return Source(served, InputSpec.of(served, stream.schema), repr(served), model, seed, text)
 
