@@ -64,8 +64,9 @@ def compare_(
         track: also export to mlflow or tensorboard
         stream: the same as STREAM, for --config
     """
-    from everlearn.comparison.catalog import build_budget, stream_text
+    from everlearn.comparison.building import build_budget
     from everlearn.comparison.grid import compare as run_comparison
+    from everlearn.comparison.stream_text import stream_text
     from everlearn.comparison.track import export, tracker
 
     stream = source or stream
@@ -130,8 +131,10 @@ def run_(
         folder: where snapshots and result.json go (default: a folder of everlearn-runs/ named by the configuration)
         device: cpu, cuda, or auto
     """
-    from everlearn.comparison.catalog import build_budget, normal, stream_text
+    from everlearn.comparison.building import build_budget
+    from everlearn.comparison.catalog import normal
     from everlearn.comparison.job import Job, raise_fault, run_folder, run_job
+    from everlearn.comparison.stream_text import stream_text
     from everlearn.comparison.usual_network import usual_network
 
     text, model = stream_text(stream), usual_network(model, [learner])

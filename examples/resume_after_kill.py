@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from everlearn import run
-from everlearn.comparison.catalog import build_learner, build_stream
+from everlearn.comparison.building import build_learner, build_stream
 
 
 def fold(folder: Path) -> str:

@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 
-from everlearn.comparison.catalog import build_budget, build_learner, normal, stream_text, warn_of_mask
+from everlearn.comparison.building import build_budget, build_learner, warn_of_mask
 from everlearn.comparison.catalog import learners as known_learners
+from everlearn.comparison.catalog import normal
 from everlearn.comparison.engines import engine_named
 from everlearn.comparison.job import Job, LearnerSource, StreamSource, raise_fault, reach, stream_of
+from everlearn.comparison.stream_text import stream_text
 from everlearn.comparison.summary import FORECAST, HEADLINES, pairs, summarise
 from everlearn.comparison.usual_network import usual_network
 from everlearn.core.budget import Budget

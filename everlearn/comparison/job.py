@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from everlearn.comparison.catalog import build_learner, build_stream, told
+from everlearn.comparison.building import build_learner, build_stream, told
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, BudgetError, ContractError, EverlearnError, InputError, StateError
 from everlearn.core.events import Batch, Boundary

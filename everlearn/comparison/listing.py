@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from everlearn.comparison import catalog
+from everlearn.comparison import building, catalog
 from everlearn.comparison.job import reach
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, closest
@@ -109,11 +109,11 @@ def check_named(text: str) -> list[str]:
     call = parse(text)
     found = lookup(call.name, {**catalog.learners(), **catalog.agents()}, "learner or agent")
     if isinstance(found, type) and issubclass(found, Agent):
-        return check_agent(lambda seed: catalog.build_agent(text, seed))
+        return check_agent(lambda seed: building.build_agent(text, seed))
     stream = split(load("iris"), experiences=3, batch=8, seed=0)
     events = [stream[index] for index in range(len(stream))]
     return check_learner(
-        lambda seed: catalog.build_learner(text, stream, "mlp(hidden=(16,))", seed),
+        lambda seed: building.build_learner(text, stream, "mlp(hidden=(16,))", seed),
         events=events,
         classes=stream.schema.outputs,
     )

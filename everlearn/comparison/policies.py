@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everlearn.comparison.catalog import agents, build_agent
+from everlearn.comparison.building import build_agent
+from everlearn.comparison.catalog import agents
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, DataError, SpecError, check_count, closest
 from everlearn.core.events import Feedback

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from everlearn.comparison.catalog import build_learner, build_stream, stream_text
+from everlearn.comparison.building import build_learner, build_stream
+from everlearn.comparison.stream_text import stream_text
 from everlearn.comparison.usual_network import usual_network
 from everlearn.core.errors import ArgumentError, DataError, check_count
 from everlearn.core.events import Batch, Boundary, join

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from everlearn.comparison.catalog import build_learner, build_stream
+from everlearn.comparison.building import build_learner, build_stream
 from everlearn.comparison.job import reach
 from everlearn.core.errors import ContractError, EverlearnError, ServeError
 from everlearn.core.state import load_snapshot, pack, unpack

@@ -14,18 +14,10 @@ from urllib.parse import urlsplit, urlunsplit
 import torch
 import yaml
 
-from everlearn.comparison.catalog import (
-    TABLES,
-    agents,
-    build_agent,
-    build_learner,
-    build_stream,
-    learners,
-    scenarios,
-    sources,
-    stream_text,
-)
+from everlearn.comparison.building import build_agent, build_learner, build_stream
+from everlearn.comparison.catalog import agents, learners, scenarios, sources
 from everlearn.comparison.job import slug
+from everlearn.comparison.stream_text import TABLES, stream_text
 from everlearn.comparison.usual_network import usual_network
 from everlearn.core.agent import Agent
 from everlearn.core.errors import ArgumentError, SpecError, StateError, closest

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
-from everlearn.comparison.catalog import build_learner
+from everlearn.comparison.building import build_learner
 from everlearn.core.run import run
 from everlearn.core.stream import Stream
 from everlearn.data.dataset import Data

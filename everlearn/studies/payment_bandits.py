@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from everlearn.agents.bandit import ContextualBandit
-from everlearn.comparison.catalog import build_agent
+from everlearn.comparison.building import build_agent
 from everlearn.data.classification_rounds import rounds
 from everlearn.data.decision_log import DecisionLog
 from everlearn.envs.payment_world import ACTIONS, Payments, PaymentWorld, payment_world

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-from everlearn.comparison.catalog import build_learner
+from everlearn.comparison.building import build_learner
 from everlearn.core.learner import Learner
 from everlearn.core.run import run
 from everlearn.core.stream import Stream

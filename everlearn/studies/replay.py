@@ -10,7 +10,7 @@ episodic memories in continual learning, arXiv 1902.10486.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from everlearn.comparison.catalog import build_learner, build_stream
+from everlearn.comparison.building import build_learner, build_stream
 from everlearn.core.run import run
 from everlearn.measure.matrix import AccuracyMatrix
 from everlearn.studies.study import Arm, Claim, Measured, Study

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from everlearn.comparison.catalog import build_learner, build_stream
+from everlearn.comparison.building import build_learner, build_stream
 from everlearn.core.run import run
 from everlearn.core.store import stores
 from everlearn.measure.accumulation import KnowledgeAccumulation

@@ -19,7 +19,7 @@ from everlearn.agents.oracle_logistic import Logistic
 from everlearn.agents.oracle_network import Network
 from everlearn.agents.oracle_trees import Boosted
 from everlearn.agents.oracles import Ridge
-from everlearn.comparison.catalog import build_agent
+from everlearn.comparison.building import build_agent
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.events import Feedback
 from everlearn.core.state import load_snapshot, same, save_snapshot

@@ -10,7 +10,7 @@ from everlearn.agents.query_names import RULES as RULE_NAMES
 from everlearn.agents.query_policy import Policy
 from everlearn.agents.query_rules import Bald, GeneralizedBinarySearch, Random, Static, Uncertainty
 from everlearn.agents.rage import Rage
-from everlearn.comparison.catalog import build_agent
+from everlearn.comparison.building import build_agent
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.data.query_families import best_arm, thresholds, twenty_questions
 

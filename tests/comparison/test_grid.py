@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from everlearn.comparison.catalog import build_stream
+from everlearn.comparison.building import build_stream
 from everlearn.comparison.grid import _baselines, compare, load_comparison
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, SpecError, StateError

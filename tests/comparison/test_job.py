@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from everlearn.comparison.catalog import build_stream
+from everlearn.comparison.building import build_stream
 from everlearn.comparison.job import Job, fingerprint_of, run_folder, run_job, slug
 from everlearn.core.budget import Budget
 from everlearn.core.errors import StateError

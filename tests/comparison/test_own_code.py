@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from everlearn import FineTune, compare
-from everlearn.comparison.catalog import build_learner, build_model, build_stream, stream_text
+from everlearn.comparison.building import build_learner, build_model, build_stream
 from everlearn.comparison.engines import sendable
 from everlearn.comparison.job import Job
+from everlearn.comparison.stream_text import stream_text
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, ContractError, InputError, SpecError
 from everlearn.core.spec import parse

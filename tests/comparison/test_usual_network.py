@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlearn.comparison.catalog import build_stream
+from everlearn.comparison.building import build_stream
 from everlearn.comparison.grid import compare
 from everlearn.comparison.usual_network import AUTO, WITH_BATCH_NORM, usual_network
 from everlearn.comparison.weighing import weigh

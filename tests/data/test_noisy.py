@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from everlearn.comparison.catalog import build_stream
+from everlearn.comparison.building import build_stream
 from everlearn.core.errors import ArgumentError
 from everlearn.core.events import Batch
 from everlearn.data.delayed import delayed

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from everlearn.comparison.catalog import build_stream
+from everlearn.comparison.building import build_stream
 from everlearn.core.errors import ArgumentError, DataError
 from everlearn.core.random import generator
 from everlearn.core.spec import build, parse

@@ -385,7 +385,7 @@ def test_no_row_is_copied_until_a_batch_is_made(monkeypatch):
 
 def test_a_run_resumes_exactly(tmp_path):
     """A run that stops in the middle of a task and goes on in a new stream ends in the same bits."""
-    from everlearn.comparison.catalog import build_learner, build_stream
+    from everlearn.comparison.building import build_learner, build_stream
 
     text = "recurring(digits, tasks=12, class_prob=imbalanced(exponent=2), prob_reduction=1.5, evaluate_every=3, epochs=2)"
 
@@ -410,7 +410,7 @@ def test_a_run_resumes_exactly(tmp_path):
 
 def test_knowledge_accumulates_and_the_seed_is_handed_down():
     """Fine-tuning on tasks of two digits is far better on all ten than knowing two of them (0.2)."""
-    from everlearn.comparison.catalog import build_learner, build_stream
+    from everlearn.comparison.building import build_learner, build_stream
 
     stream = build_stream("recurring(digits, tasks=100)", 1)
     assert stream.name == "recurring(digits, tasks=100)"

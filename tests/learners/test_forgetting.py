@@ -28,7 +28,8 @@ from everlearn import (
     Sparse,
     check_learner,
 )  # fmt: skip
-from everlearn.comparison.catalog import build_learner, build_stream, learners, values
+from everlearn.comparison.building import build_learner, build_stream
+from everlearn.comparison.catalog import learners, values
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.random import isolated
 from everlearn.core.spec import build, parse

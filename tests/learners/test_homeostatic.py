@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from everlearn.comparison.catalog import build_learner
+from everlearn.comparison.building import build_learner
 from everlearn.core.errors import ArgumentError
 from everlearn.core.events import Batch
 from everlearn.core.state import same

@@ -29,7 +29,8 @@ from everlearn import (
     Unified,
     check_learner,
 )  # fmt: skip
-from everlearn.comparison.catalog import build_learner, build_stream, learners
+from everlearn.comparison.building import build_learner, build_stream
+from everlearn.comparison.catalog import learners
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, InputError
 from everlearn.core.random import generator, isolated

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from everlearn import EATA, Batch, BNStats, FineTune, Rollback, Tent
-from everlearn.comparison.catalog import build_learner, build_stream
+from everlearn.comparison.building import build_learner, build_stream
 from everlearn.core.errors import ArgumentError
 from everlearn.core.random import isolated
 from everlearn.core.state import capture, same

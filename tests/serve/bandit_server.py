@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from everlearn.comparison.catalog import build_agent
+from everlearn.comparison.building import build_agent
 from everlearn.serve.app import create_app
 from everlearn.serve.http import serve
 from everlearn.serve.input_spec import InputSpec

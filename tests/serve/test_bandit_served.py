@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from everlearn import Client
-from everlearn.comparison.catalog import build_agent
+from everlearn.comparison.building import build_agent
 from everlearn.core.agent import Agent, Decision
 from everlearn.core.errors import DataError, InputError
 from everlearn.core.run import run

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from everlearn.agents.uniform import Uniform
-from everlearn.comparison.catalog import build_learner, build_stream, stream_text
+from everlearn.comparison.building import build_learner, build_stream
 from everlearn.comparison.grid import compare
+from everlearn.comparison.stream_text import stream_text
 from everlearn.core.errors import SpecError, StateError
 from everlearn.core.events import Batch, Feedback
 from everlearn.core.run import run

@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from everlearn.comparison.catalog import stream_text
 from everlearn.comparison.grid import compare
+from everlearn.comparison.stream_text import stream_text
 from everlearn.core.run import run
 from everlearn.core.stream import Schema
 from everlearn.data.served import served

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from everlearn import Replay, Uniform, compare, run
-from everlearn.comparison.catalog import build_learner, build_stream
+from everlearn.comparison.building import build_learner, build_stream
 from everlearn.core.errors import ArgumentError, SpecError, StateError
 from everlearn.core.state import digest, same
 from everlearn.measure.contents import networks

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from everlearn import FewShot, load
-from everlearn.comparison.catalog import build_learner, build_stream
+from everlearn.comparison.building import build_learner, build_stream
 from everlearn.comparison.job import Job, run_folder, run_job
 from everlearn.core.budget import Budget
 from everlearn.core.errors import ArgumentError, DataError, InputError, SpecError, StateError
