@@ -368,6 +368,13 @@ def test_every_module_has_its_tests(path):
     assert is_tested(path), f"no tests/**/test_{path.stem}.py"
 
 
+@pytest.mark.xdist_group("kept together")
+def test_groups_of_tests_are_kept_together(request):
+    """Where several processes share the tests: pytest-xdist tells a group by the end of a name, and says nothing where that is lost."""
+    if getattr(request.config.option, "loadgroup", False):
+        assert request.node.nodeid.endswith("@kept together")
+
+
 # ---- what is kept in the repository ----------------------------------------------------------------------------------------
 
 

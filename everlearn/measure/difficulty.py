@@ -205,7 +205,7 @@ def _optimal(x: Tensor, v: Tensor) -> tuple[float, Tensor, Tensor]:
         if last and (decrement < CENTRED or rounded):
             break
         if not last and decrement < NEAR:
-            weight, before = weight * GROWTH, math.inf
+            weight *= GROWTH
             continue
         before = decrement
         w = w + _length(x, v, w, step, decrement, slack) * step

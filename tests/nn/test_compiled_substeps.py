@@ -11,7 +11,7 @@ from everlearn.core import errors
 from everlearn.core.errors import MissingExtraError
 from everlearn.core.random import isolated
 from everlearn.nn import time_constant
-from everlearn.nn.compiled_substeps import _sigmoid, compiled, substeps
+from everlearn.nn.compiled_substeps import _backward, _forward, _sigmoid, compiled, substeps
 from everlearn.nn.liquid import LiquidRNN
 from everlearn.nn.time_constant import LTCCell
 from everlearn.nn.wiring import auto_ncp, fully_connected
@@ -45,7 +45,7 @@ def test_states_and_gradients_are_those_of_torchs_calls(wiring, batch):
 
 def test_what_runs_is_what_was_asked_for(monkeypatch):
     calls = []
-    monkeypatch.setattr("everlearn.nn.compiled_substeps.substeps", lambda *given: calls.append(1) or substeps(*given))
+    monkeypatch.setattr("everlearn.nn.compiled_substeps.substeps", lambda *given: calls.append(given[1]) or substeps(*given))
     x, h = torch.ones(1, 2, 2), torch.zeros(1, 4)
     for kernel, double, times in (("auto", False, 1), ("numba", False, 1), ("torch", False, 0), ("numba", True, 0)):
         cell = LTCCell(4, 2, kernel=kernel)
@@ -53,6 +53,20 @@ def test_what_runs_is_what_was_asked_for(monkeypatch):
         cell.unroll(*given, 1.0)
         assert len(calls) == times, (kernel, double)
         calls.clear()
+
+    wiring = auto_ncp(2, 12, 3)
+    LTCCell(wiring).unroll(x, torch.zeros(1, 12), 1.0)
+    assert [len(source) for source in calls] == [wiring.synapse_count]  # and not all pairs of neurons
+
+
+def test_one_way_is_compiled_however_tensors_lie():
+    """Each further layout would be compiled in seconds of its own."""
+    for batch, steps in ((1, 1), (4, 3)):
+        network = LiquidRNN(LTCCell(auto_ncp(2, 12, 3), kernel="numba"), return_sequences=False)
+        x = torch.zeros(steps, batch, 2).transpose(0, 1).requires_grad_()
+        for loss in (torch.sum, torch.mean, lambda y: y.pow(2).sum()):
+            loss(network(x, torch.zeros(12, batch).T, dt=torch.ones(steps, batch).T)[0]).backward()
+    assert len(_forward.signatures) == len(_backward.signatures) == 1
 
 
 def test_without_numba_torchs_calls_are_made_and_asking_for_it_tells_how_to_install_it(monkeypatch):

@@ -438,6 +438,8 @@ def test_refusals():
         small_cnn(VECTOR)
     with pytest.raises(ArgumentError, match="a width in hidden must be an int >= 1, got 0"):
         mlp(VECTOR, hidden=(4, 0))
+    with pytest.raises(ArgumentError, match="auto: norm must be one of 'group', 'batch', got 'layer'"):
+        auto(IMAGE, norm="layer")
     with pytest.raises(ArgumentError, match="width must be an int >= 1"):
         small_cnn(IMAGE, width=0)
     with pytest.raises(ArgumentError, match="grey_cnn: images must have 16x16 pixels or more, got 15x28"):
