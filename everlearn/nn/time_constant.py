@@ -37,7 +37,7 @@ class LTCCell(LiquidCell):
     published; positivity: how w, g and C are kept positive, "implicit": each is the softplus of a free parameter, "explicit": call
     `constrain()` after every step of the optimiser; solver: "fused" (semi-implicit, never unstable), "euler" or "rk4" (explicit).
     kernel: what the fused solver runs on: "numba", compiled for this processor when it is first used (pip install 'everlearn[fast]';
-    a few seconds, once for a machine) and two to five times as fast, or "torch"; "auto": numba where it is installed. On a GPU, and in
+    a few seconds, once for a machine) and 1.5 to 6 times as fast, or "torch"; "auto": numba where it is installed. On a GPU, and in
     numbers of 64 bits, torch's calls are made in any case. Both ways give the same numbers to rounding.
 
     Values at the start are drawn uniformly from the published ranges with torch's global generator; reversal potentials E start at the
