@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKED := -c constraints.txt
 export EVERLEARN_DATA ?= $(abspath $(wildcard ../shared/data))
-# one thread per test process, since results depend on their number; three processes for two cores, since many tests wait for servers
-TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup
+# one thread per test process: two of them share two cores, and results depend on the number of threads; in the order of collection,
+# so that tests of Ray, whose workers yield to all others, do not run beside claims
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: compare test quick slow lint docs browser postgres serve-docs bench lock clean
 

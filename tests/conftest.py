@@ -1,4 +1,4 @@
-"""What every test shares: one thread, no silent skips where EVERLEARN_NO_SKIPS is set (continuous integration), claims one by one."""
+"""What every test shares: one thread, the same draws in any order, no silent skips where EVERLEARN_NO_SKIPS is set."""
 
 import os
 
@@ -8,12 +8,9 @@ import torch
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items):
-    """Give all claims to one worker: each measures in two processes, and what waits for servers is run by the others meanwhile."""
-    for item in items:
-        if item.get_closest_marker("claim"):
-            item.add_marker(pytest.mark.xdist_group("claims"))
+def pytest_runtest_setup(item):
+    """Begin torch's global generator anew, so that what a test draws does not hang on the tests before it."""
+    torch.manual_seed(0)
 
 
 @pytest.hookimpl(hookwrapper=True)
