@@ -7,6 +7,8 @@ vector unit takes. Nothing of a synapse is kept for the gradient, which computes
 
 Numbers of 32 bits. The exponential is 2^n p(r) with r in [-1/2, 1/2] and p of degree 6, the powers of log 2 over their factorials: what
 it leaves out, (log(2) / 2)^7 / 7! = 1.2e-7 of the value, is the rounding of such numbers.
+
+Reference: Hasani et al. (2021), Liquid time-constant networks, arXiv 2006.04439, algorithm 1 (the sub-step; its gradient is by hand).
 """
 
 import math

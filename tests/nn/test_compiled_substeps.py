@@ -66,6 +66,10 @@ def test_one_way_is_compiled_however_tensors_lie():
         x = torch.zeros(steps, batch, 2).transpose(0, 1).requires_grad_()
         for loss in (torch.sum, torch.mean, lambda y: y.pow(2).sum()):
             loss(network(x, torch.zeros(12, batch).T, dt=torch.ones(steps, batch).T)[0]).backward()
+    ends, steps = torch.tensor([0, 1]), torch.ones(2, 3, 4, 2)
+    given, synapses = 2.0 * steps.permute(1, 3, 0, 2), torch.ones(2, 4).T  # (3, 2, 2, 4) and (4, 2), neither row by row
+    assert not given.is_contiguous() and not synapses.is_contiguous()
+    substeps(2, ends, ends, synapses, torch.zeros(2, 4), given, torch.ones(3, 2, 4))
     assert len(_forward.signatures) == len(_backward.signatures) == 1
 
 

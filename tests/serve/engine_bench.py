@@ -20,6 +20,7 @@ from everlearn.core.state import digest
 from everlearn.learners.replay import Replay
 from everlearn.optim.optimizers import Adam
 from everlearn.serve.input_spec import InputSpec
+from everlearn.serve.local_engine import LocalEngine
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask, Told
 
@@ -82,6 +83,12 @@ MODELS = {
     "values": Model(slope, InputSpec("values", (SIDE,), "float32", targets=("height",))),
     "actions": Model(agent, InputSpec("actions", (SIDE,), "float32")),
 }
+
+
+def local_opener(model, folder, options, **named):
+    """An engine of this process, as `Bench` opens one."""
+    served = MODELS[model]
+    return LocalEngine(served.make(), served.spec, folder, options, **named)
 
 
 def row(number: int):

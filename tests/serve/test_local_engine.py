@@ -9,28 +9,23 @@ from everlearn.serve.local_engine import LocalEngine, default_answer, fsync_ms
 from everlearn.serve.options import Options
 from everlearn.serve.records import Ask
 
-from .engine_bench import MODELS, Bench, ask, classifier, folded, go, refused, row
-
-
-def opener(model, folder, options, **named):
-    served = MODELS[model]
-    return LocalEngine(served.make(), served.spec, folder, options, **named)
+from .engine_bench import MODELS, Bench, ask, classifier, folded, go, local_opener, refused, row
 
 
 def test_a_folder_of_another_model_is_refused_and_let_go(tmp_path):
-    with Bench(opener, tmp_path) as bench:
+    with Bench(local_opener, tmp_path) as bench:
         bench.shut(bench.open("classes"))
         for _ in range(2):
             with pytest.raises(StateError, match=r"log of another model \(model: 'replay.*'slope.*Choose another folder"):
-                opener("values", tmp_path / "one", Options())
+                local_opener("values", tmp_path / "one", Options())
         bench.open("classes")  # a refusal lets go of the folder
 
 
 def test_one_engine_at_a_time_serves_a_folder(tmp_path):
-    with Bench(opener, tmp_path) as bench:
+    with Bench(local_opener, tmp_path) as bench:
         first = bench.open()
         with pytest.raises(StateError, match="another process serves"):
-            opener("classes", tmp_path / "one", Options())
+            local_opener("classes", tmp_path / "one", Options())
         assert ask(first, 1).seq == 1
         bench.shut(first)
         assert ask(bench.open(), 2).seq == 2
@@ -38,7 +33,7 @@ def test_one_engine_at_a_time_serves_a_folder(tmp_path):
 
 def test_the_weights_given_at_first_stay_the_beginning(tmp_path):
     """A restart with a learner of other weights goes on from those in the folder."""
-    with Bench(opener, tmp_path) as bench:
+    with Bench(local_opener, tmp_path) as bench:
         go(bench.open(), range(8))
         first = bench.opened[0].versions()
         bench.shut(bench.opened[0])
@@ -67,19 +62,19 @@ def test_a_default_is_an_answer_in_the_users_words(model, default, stored):
 )
 def test_a_default_that_is_no_answer_is_refused_before_anything_is_made(model, default, tmp_path):
     with pytest.raises(ArgumentError, match="options: default="):
-        opener(model, tmp_path / "one", Options(default=default))
+        local_opener(model, tmp_path / "one", Options(default=default))
     assert not (tmp_path / "one").exists()
 
 
 def test_waiting_for_a_server_that_cannot_recover_tells_why(tmp_path):
-    with Bench(opener, tmp_path) as bench:
+    with Bench(local_opener, tmp_path) as bench:
         engine = bench.open()
         go(engine, range(8))
         bench.shut(engine)
         with sqlite3.connect(tmp_path / "one" / "log.sqlite") as connection:
             connection.execute("UPDATE version SET state = 'retired'")
         connection.close()
-        engine = opener("classes", tmp_path / "one", Options())
+        engine = local_opener("classes", tmp_path / "one", Options())
         bench.opened.append(engine)
         with pytest.raises(StateError, match="no version in service"):
             engine.wait_ready()
@@ -94,7 +89,7 @@ def test_waiting_for_a_server_that_cannot_recover_tells_why(tmp_path):
 
 
 def test_commands_after_the_end_are_refused_and_do_not_hang(tmp_path):
-    with Bench(opener, tmp_path) as bench:
+    with Bench(local_opener, tmp_path) as bench:
         engine = bench.open()
         go(engine, range(8))
         engine.close()
@@ -104,7 +99,7 @@ def test_commands_after_the_end_are_refused_and_do_not_hang(tmp_path):
 
 def test_the_series_is_thinned_and_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr("everlearn.serve.upkeep.TEND", 0.0)
-    with Bench(opener, tmp_path) as bench:
+    with Bench(local_opener, tmp_path) as bench:
         engine = bench.open()
         go(engine, range(80))
         points = engine.series()
